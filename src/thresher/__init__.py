@@ -1,0 +1,1 @@
+"""Thresher trains image classifiers on wrongly labelled images and says which labels are wrong."""
