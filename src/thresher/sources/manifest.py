@@ -32,7 +32,7 @@ OK = "ok"
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.int64(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),  # name within the data, unique, for people
+        pa.field("key", pa.string(), nullable=False),  # for people; repeats only where a table does
         pa.field("shard", pa.int32(), nullable=False),  # index into Manifest.shards
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("length", pa.int64(), nullable=False),
@@ -147,27 +147,28 @@ def make_manifest(
     shards: Sequence[str],
     classes: Sequence[str],
     source: str,
-    keys: Sequence[str],
+    keys: Sequence[str] | pa.Array | pa.ChunkedArray,
     labels: np.ndarray,
     shard: np.ndarray | None = None,
     offsets: np.ndarray | None = None,
     lengths: np.ndarray | None = None,
-    states: Sequence[str] | None = None,
+    states: Sequence[str] | pa.Array | pa.ChunkedArray | None = None,
     options: dict[str, Any] | None = None,
 ) -> Manifest:
-    """Build a manifest from columns; absent ones take 'the whole file' and 'ok'."""
+    """Build a manifest from columns; absent ones take 'the whole file' and 'ok'.
+
+    Arrow columns are taken as they are, without a Python object per row.
+    """
     num = len(keys)
     absent = np.full(num, -1, dtype=np.int64)
     columns = {
         "id": np.arange(num, dtype=np.int64),
-        "key": pa.array(keys, type=pa.string()),
+        "key": _strings(keys),
         "shard": np.zeros(num, dtype=np.int32) if shard is None else shard.astype(np.int32),
         "offset": absent if offsets is None else offsets.astype(np.int64),
         "length": absent if lengths is None else lengths.astype(np.int64),
         "label": labels.astype(np.int32),
-        "state": pa.array([OK] * num if states is None else states)
-        .dictionary_encode()
-        .cast(SCHEMA.field("state").type),
+        "state": _states(num, states),
     }
     return Manifest(
         table=pa.table(columns, schema=SCHEMA),
@@ -177,3 +178,17 @@ def make_manifest(
         source=source,
         options=options or {},
     )
+
+
+def _strings(values: Sequence[str] | pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    if isinstance(values, (pa.Array, pa.ChunkedArray)):
+        return values.cast(pa.string())
+    return pa.array(values, type=pa.string())
+
+
+def _states(
+    num: int, states: Sequence[str] | pa.Array | pa.ChunkedArray | None
+) -> pa.Array | pa.ChunkedArray:
+    if states is None:
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(num, dtype=np.int16)), [OK])
+    return _strings(states).dictionary_encode().cast(SCHEMA.field("state").type)

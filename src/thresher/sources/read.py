@@ -1,0 +1,121 @@
+"""The bytes of a sample by its id, from whatever it lies in; for many threads at once.
+
+A kind of data is one class with ``read`` and ``close``, entered in ``_FETCHERS``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from thresher.sources.manifest import Manifest
+from thresher.sources.parquet_rows import ParquetRows
+from thresher.sources.read_error import ReadError
+from thresher.sources.shards import ShardPool
+
+__all__ = ["ReadError", "Reader"]
+
+
+class Fetcher(Protocol):
+    """Reads one kind of data. Thread-safe."""
+
+    def read(self, key: str, shard: int, offset: int, length: int) -> bytes:
+        """The bytes at a location of the manifest.
+
+        Raises:
+            OSError: they cannot be had; a ``ReadError`` if the reason is known.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what is open."""
+        ...
+
+
+class Reader:
+    """Reads samples of a manifest by id. Thread-safe; may be pickled to another process."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._shard = np.asarray(manifest.table["shard"].to_numpy())
+        self._offset = np.asarray(manifest.table["offset"].to_numpy())
+        self._length = np.asarray(manifest.table["length"].to_numpy())
+        self._fetcher = _FETCHERS[manifest.kind](manifest)
+
+    def read(self, index: int) -> bytes:
+        """The encoded image as it was stored.
+
+        Raises:
+            ReadError: it cannot be read; the message is the reason, short and plain.
+        """
+        try:
+            return self._fetcher.read(
+                self._manifest.key(index),
+                int(self._shard[index]),
+                int(self._offset[index]),
+                int(self._length[index]),
+            )
+        except ReadError:
+            raise
+        except FileNotFoundError:
+            raise ReadError("file vanished") from None
+        except PermissionError:
+            raise ReadError("no right to read the file") from None
+        except OSError as error:
+            raise ReadError(f"cannot be read: {error.strerror or error}") from None
+
+    def close(self) -> None:
+        """Close what is open. Reading afterwards opens it again."""
+        self._fetcher.close()
+
+    def __reduce__(self) -> tuple[type[Reader], tuple[Manifest]]:
+        return Reader, (self._manifest,)
+
+
+class _Files:
+    """A file per image."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._folders = manifest.shards
+
+    def read(self, key: str, shard: int, offset: int, length: int) -> bytes:  # noqa: ARG002
+        path = os.path.join(self._folders[shard], key)  # noqa: PTH118 - half the time of Path
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            data = file.read()
+        if 0 <= length != len(data):
+            raise ReadError("file changed since it was indexed")
+        return data
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+class _Ranges:
+    """Ranges of bytes in shards: tars, or any format that stores images uncompressed."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._paths = manifest.shards
+        self._sizes = manifest.options.get("shard_sizes")
+        self._pool = ShardPool()
+
+    def read(self, key: str, shard: int, offset: int, length: int) -> bytes:  # noqa: ARG002
+        with self._pool.lend(self._paths[shard]) as opened:
+            if self._sizes is not None and opened.size != self._sizes[shard]:
+                raise ReadError("shard changed since it was indexed")
+            data = opened.read_at(offset, length)
+        if len(data) != length:
+            raise ReadError("shard changed since it was indexed")
+        return data
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+_FETCHERS: dict[str, Callable[[Manifest], Fetcher]] = {
+    "files": _Files,
+    "tar": _Ranges,
+    "parquet": ParquetRows,
+}

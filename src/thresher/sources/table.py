@@ -1,0 +1,189 @@
+"""Tables of paths and labels: CSV, TSV, JSON lines and Parquet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from thresher.errors import UserError
+from thresher.sources.exists import find_missing
+from thresher.sources.labels import encode_labels, label_states, no_labels
+from thresher.sources.manifest import Manifest, make_manifest
+from thresher.sources.request import Request, choose_column, enumerate_some, first_line
+
+TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+PATH_COLUMNS = (
+    *("path", "file", "filename", "file_name", "filepath", "file_path"),
+    *("image_path", "image_file", "image", "img", "key"),
+)
+LABEL_COLUMNS = (
+    *("label", "class", "label_name", "class_name", "labels", "category", "target"),
+    *("cls", "fine_label", "y"),
+)
+NO_PATH = "no path"
+NO_FILE = "file not found"
+_BLOCK = 16 << 20  # a row must fit into a block; captions and base64 columns can be long
+
+
+def open_table(request: Request, file: str) -> Manifest:
+    """Index a table; relative paths are relative to the folder of the table.
+
+    Raises:
+        UserError: it cannot be parsed, is empty, lacks a column, or lists files that do not exist
+            (without ``allow_damaged``), or see ``encode_labels``.
+    """
+    paths, given = _read_columns(request, file)
+    if len(paths) == 0:
+        raise UserError(f"{request.data} is empty: it lists no images.")
+    paths = pc.fill_null(paths, "")
+    if given is None:
+        labels, classes = no_labels(len(paths), request)
+    else:
+        labels, classes = encode_labels(given, request)
+
+    root = str(Path(file).absolute().parent)
+    blank = pc.equal(paths, "").to_numpy()
+    missing = find_missing(root, paths) & ~blank
+    if missing.any() and not request.allow_damaged:
+        raise _missing_files(paths, missing, request, root)
+    states = label_states(labels, request)
+    states = pc.if_else(pa.array(missing), NO_FILE, states)
+    states = pc.if_else(pa.array(blank), NO_PATH, states)
+    return make_manifest(
+        kind="files",
+        shards=[root],
+        classes=classes,
+        source=request.data,
+        keys=paths,
+        labels=labels,
+        states=states,
+        options={"repeated_paths": len(paths) - len(pc.unique(paths))},
+    )
+
+
+def _read_columns(request: Request, file: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
+    """The path column as text and the label column, None where no labels are asked for."""
+    try:
+        if file.lower().endswith((".csv", ".tsv")):
+            table = _read_csv(request, file)
+        elif file.lower().endswith((".jsonl", ".ndjson")):
+            table = _read_jsonl(request, file)
+        else:
+            columns = choose_columns(pq.read_schema(file).names, request)
+            table = pq.read_table(file, columns=columns, partitioning=None)
+            table = table.select(columns)
+        table.validate(full=True)  # finds text that is not UTF-8
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise _unparsable(error, request) from None
+    paths = table.column(0)
+    if not (pa.types.is_string(paths.type) or pa.types.is_large_string(paths.type)):
+        if len(paths) == paths.null_count:
+            paths = paths.cast(pa.string())
+        else:
+            raise UserError(
+                f"The column '{table.column_names[0]}' of {request.data} is of type {paths.type}; "
+                "paths are text. Choose the path column with --path_column."
+            )
+    return paths.cast(pa.string()), table.column(1) if request.labelled else None
+
+
+def choose_columns(existing: list[str], request: Request) -> list[str]:
+    """The path column and, if labels are asked for, the label column.
+
+    Raises:
+        UserError: one does not exist.
+    """
+    chosen = [
+        choose_column(
+            existing,
+            request.path_column,
+            PATH_COLUMNS,
+            what="path",
+            option="--path_column",
+            source=request.data,
+        )
+    ]
+    if request.labelled:
+        chosen.append(choose_label_column(existing, request))
+    return chosen
+
+
+def choose_label_column(existing: list[str], request: Request) -> str:
+    """The label column: the user's choice, or the first usual name.
+
+    Raises:
+        UserError: it does not exist.
+    """
+    return choose_column(
+        existing,
+        request.label_column,
+        LABEL_COLUMNS,
+        what="label",
+        option="--label_column",
+        source=request.data,
+    )
+
+
+def _read_csv(request: Request, file: str) -> pa.Table:
+    with Path(file).open("rb") as stream:
+        head = stream.readline(1 << 20)
+    if not head.strip():
+        raise UserError(f"{request.data} is empty: it lists no images.")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{request.data} is UTF-16 text. Save it as UTF-8.")
+    delimiter = "\t" if file.lower().endswith(".tsv") else _most_frequent(head)
+    parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    read = pa.csv.ReadOptions(block_size=_BLOCK)
+    with pa.csv.open_csv(file, read_options=read, parse_options=parse) as reader:
+        columns = choose_columns(reader.schema.names, request)
+    # Other columns are not parsed, and nothing is taken for a number: '007' is a class name.
+    return pa.csv.read_csv(
+        file,
+        read_options=read,
+        parse_options=parse,
+        convert_options=pa.csv.ConvertOptions(
+            include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
+        ),
+    )
+
+
+def _most_frequent(head: bytes) -> str:
+    return max(",;\t", key=lambda delimiter: head.count(delimiter.encode()))
+
+
+def _read_jsonl(request: Request, file: str) -> pa.Table:
+    if not Path(file).stat().st_size:
+        raise UserError(f"{request.data} is empty: it lists no images.")
+    table = pa.json.read_json(file, read_options=pa.json.ReadOptions(block_size=_BLOCK))
+    return table.select(choose_columns(table.column_names, request))
+
+
+def _unparsable(error: Exception, request: Request) -> UserError:
+    detail = first_line(error)
+    if "utf8" in detail.lower() or "utf-8" in detail.lower():
+        return UserError(f"{request.data} is not UTF-8 text ({detail}). Save it as UTF-8.")
+    return UserError(f"{request.data} cannot be read as a table: {detail}.")
+
+
+def _missing_files(
+    paths: pa.ChunkedArray, missing: np.ndarray, request: Request, root: str
+) -> UserError:
+    rows = np.flatnonzero(missing)
+    first = paths.take(pa.array(rows[:3])).to_pylist()
+    if any("://" in path for path in first):
+        advice = "Web addresses have to be downloaded first."
+    elif all(os.path.isabs(path) for path in first):  # noqa: PTH117
+        advice = "Mend the paths, or remove those rows."
+    else:
+        advice = f"Relative paths are relative to the table's folder, {root}."
+    return UserError(
+        f"{len(rows)} of {len(paths)} files listed in {request.data} do not exist, "
+        f"the first: {enumerate_some(first)}. {advice}"
+    )

@@ -1,0 +1,118 @@
+"""Where the members of a tar lie, from its headers alone.
+
+The walk reads 512 bytes per member and skips the contents, some ten times faster than
+``tarfile``, and tells how far a damaged archive is good. POSIX ustar, GNU long names and pax
+headers (long names, large sizes) are understood; see pax(1), 'ustar Interchange Format'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from thresher.sources.shards import Shard
+
+_BLOCK = 512
+_MOST_METADATA = 1 << 20  # a long name is not a megabyte; a hostile size must not fill memory
+_FILE, _HARD_LINK = b"0\0007", b"1"
+
+
+class Member(NamedTuple):
+    """A regular file in a tar: ``length`` bytes of content from byte ``offset``."""
+
+    name: str
+    offset: int
+    length: int
+
+
+class DamagedTar(Exception):  # noqa: N818 - it is what the archive is
+    """The archive cannot be read beyond the members that were yielded."""
+
+
+def walk_tar(shard: Shard) -> Iterator[Member]:
+    """Yield the regular files of a tar in order; a hard link yields its target's content.
+
+    Raises:
+        DamagedTar: cut short, or a header whose checksum is wrong.
+    """
+    position = 0
+    first = True
+    extended: dict[str, str] = {}
+    contents: dict[str, tuple[int, int]] = {}
+    while position < shard.size:
+        header = shard.read_at(position, _BLOCK)
+        if header.count(0) == _BLOCK:
+            return
+        if len(header) < _BLOCK:
+            raise DamagedTar("it ends in the middle of a header")
+        if not _checksum_is_right(header):
+            what = "it is not a tar file" if first else f"the header at byte {position} is damaged"
+            raise DamagedTar(what)
+        first = False
+        kind = header[156:157]
+        size = int(extended.pop("size")) if "size" in extended else _number(header[124:136])
+        start = position + _BLOCK
+        if start + size > shard.size:
+            raise DamagedTar("it ends in the middle of a file")
+        position = start + (size + _BLOCK - 1) // _BLOCK * _BLOCK
+        if kind in b"LKxg":
+            if size > _MOST_METADATA:
+                raise DamagedTar(f"the header at byte {start - _BLOCK} is damaged")
+            _read_extension(kind, shard.read_at(start, size), extended)
+            continue
+        name = extended.get("path") or _name(header)
+        target = extended.get("linkpath") or _text(header[157:257])
+        extended = {}
+        if kind in _FILE and not name.endswith("/"):
+            contents[name] = (start, size)
+            yield Member(name, start, size)
+        elif kind == _HARD_LINK and target in contents:
+            yield Member(name, *contents[target])
+
+
+def _read_extension(kind: bytes, data: bytes, extended: dict[str, str]) -> None:
+    """Take what an extension header says of the next member."""
+    if kind == b"L":
+        extended["path"] = _text(data)
+    elif kind == b"K":
+        extended["linkpath"] = _text(data)
+    elif kind == b"x":
+        while data:  # records of the form '<length of record> <key>=<value>\n'
+            length, _, _ = data.partition(b" ")
+            if not length.isdigit() or not 0 < int(length) <= len(data):
+                raise DamagedTar("an extended header is damaged")
+            key, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
+            if key in (b"path", b"linkpath", b"size"):
+                if key == b"size" and not value.isdigit():
+                    raise DamagedTar("an extended header is damaged")
+                extended[key.decode()] = value.decode("utf-8", "surrogateescape")
+            data = data[int(length) :].lstrip(b"\0")
+
+
+def _name(header: bytes) -> str:
+    name = _text(header[:100])
+    # Only POSIX archives have a prefix here; GNU ones keep other fields in the same place.
+    prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else ""
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _text(raw: bytes) -> str:
+    return raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _number(raw: bytes) -> int:
+    if raw[0] & 0x80:  # GNU: large numbers in base 256
+        return int.from_bytes(raw[1:], "big")
+    try:
+        return int(raw.strip(b" \0") or b"0", 8)
+    except ValueError:
+        raise DamagedTar("a header is damaged") from None
+
+
+def _checksum_is_right(header: bytes) -> bool:
+    """The sum of the header's bytes, its own field counted as eight spaces."""
+    try:
+        written = int(header[148:156].strip(b" \0") or b"0", 8)
+    except ValueError:
+        return False
+    return sum(header) - sum(header[148:156]) + 8 * 32 == written

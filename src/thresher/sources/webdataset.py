@@ -1,0 +1,195 @@
+"""WebDataset tars: images with their labels in ``.cls`` or ``.json`` members of the same name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from thresher.errors import UserError
+from thresher.sources.labels import encode_labels, label_states, no_labels
+from thresher.sources.manifest import Manifest, make_manifest
+from thresher.sources.names import extension, is_image_name, is_skipped, to_utf8
+from thresher.sources.request import Request, printable
+from thresher.sources.shards import Shard, open_shard, require_plain_name
+from thresher.sources.tar_index import DamagedTar, Member, walk_tar
+
+JSON_FIELDS = ("label", "class", "cls", "label_name", "class_name")
+_MOST_JSON = 1 << 24
+
+
+@dataclass
+class _Index:
+    """The images of one tar."""
+
+    images: list[Member]
+    labels: list[str | None]
+    ignored: int
+    damage: str | None
+    size: int
+
+
+def open_webdataset(request: Request, files: Sequence[str]) -> Manifest:
+    """Index tars by their headers; contents other than labels are not read.
+
+    Raises:
+        UserError: a tar is damaged (without ``allow_damaged``), holds a name that leads out of
+            it, or no tar holds images or labels.
+    """
+    indexes = [_index(file, request) for file in files]
+    sizes = [len(index.images) for index in indexes]
+    if not any(sizes):
+        raise UserError(
+            f"{request.data} holds no images: no tar member has an image extension "
+            "(.jpg, .png, .webp and so on)."
+        )
+    if request.labelled:
+        given = [label for index in indexes for label in index.labels]
+        if not any(label is not None for label in given):
+            field = request.label_column or "' or '".join(JSON_FIELDS[:2])
+            raise UserError(
+                f"No image in {request.data} has a label: neither a .cls member nor a .json member "
+                f"with the field '{field}' goes with it. Choose a field with --label_column."
+            )
+        labels, classes = encode_labels(pa.chunked_array([given], pa.string()), request)
+    else:
+        labels, classes = no_labels(sum(sizes), request)
+    members = [image for index in indexes for image in index.images]
+    return make_manifest(
+        kind="tar",
+        shards=[str(Path(file).absolute()) for file in files],
+        classes=classes,
+        source=request.data,
+        keys=_keys(files, indexes),
+        labels=labels,
+        shard=np.repeat(np.arange(len(files), dtype=np.int32), sizes),
+        offsets=np.array([member.offset for member in members], dtype=np.int64),
+        lengths=np.array([member.length for member in members], dtype=np.int64),
+        states=label_states(labels, request),
+        options={
+            "ignored_members": sum(index.ignored for index in indexes),
+            "shard_sizes": [index.size for index in indexes],
+            "damaged_shards": {
+                str(file): index.damage
+                for file, index in zip(files, indexes, strict=True)
+                if index.damage
+            },
+        },
+    )
+
+
+def _index(file: str, request: Request) -> _Index:
+    shard = open_shard(file)
+    damage = None
+    # By name, so that of a member that was written twice the later counts, as in any tar.
+    members: dict[str, Member] = {}
+    ignored = 0
+    last = ""
+    try:
+        try:
+            for member in walk_tar(shard):
+                name = last = member.name.removeprefix("./")
+                require_plain_name(name, file)
+                ignored += name in members
+                members[name] = member._replace(name=name)
+        except DamagedTar as error:
+            damage = _describe(file, str(error), last)
+            if not request.allow_damaged:
+                raise UserError(f"{damage} Download or write it again.") from None
+        images, notes = _sort_out(members)
+        ignored += len(members) - len(images) - sum(map(len, notes.values()))
+        kept = [image for image in images if not _belongs_to_another(image, images, notes)]
+        labels = [
+            _label(shard, _notes_of(image, notes), request) if request.labelled else None
+            for image in kept
+        ]
+        ignored += len(images) - len(kept)
+        return _Index([images[stem] for stem in kept], labels, ignored, damage, shard.size)
+    finally:
+        shard.close()
+
+
+def _describe(file: str, reason: str, last: str) -> str:
+    if last:
+        return f"{file} is damaged: {reason}. The last good member is '{printable(last)}'."
+    return f"{file} is damaged: {reason}. It has no good member."
+
+
+def _sort_out(
+    members: dict[str, Member],
+) -> tuple[dict[str, Member], dict[str, dict[str, Member]]]:
+    """Images by name without extension, and label members likewise and by extension."""
+    images: dict[str, Member] = {}
+    notes: dict[str, dict[str, Member]] = {}
+    for name, member in members.items():
+        if is_skipped(name.rpartition("/")[2]):
+            continue
+        kind = extension(name)
+        stem = name[: -len(kind) - 1]
+        if kind in ("cls", "json"):
+            notes.setdefault(stem, {})[kind] = member
+        elif is_image_name(name):
+            images.setdefault(stem, member)
+    return images, notes
+
+
+def _sample_of(stem: str) -> str:
+    """WebDataset's key: the name up to the first dot behind the last slash."""
+    folder, slash, base = stem.rpartition("/")
+    return folder + slash + base.partition(".")[0]
+
+
+def _belongs_to_another(
+    stem: str, images: dict[str, Member], notes: dict[str, dict[str, Member]]
+) -> bool:
+    """Whether an image such as ``a.mask.png`` only accompanies ``a.jpg``."""
+    sample = _sample_of(stem)
+    return stem != sample and stem not in notes and sample in images
+
+
+def _notes_of(stem: str, notes: dict[str, dict[str, Member]]) -> dict[str, Member]:
+    return notes.get(stem) or notes.get(_sample_of(stem)) or {}
+
+
+def _label(shard: Shard, notes: dict[str, Member], request: Request) -> str | None:
+    """The label as text, from ``.cls`` unless the user chose a field of ``.json``."""
+    if request.label_column is None and "cls" in notes:
+        text = shard.read_at(notes["cls"].offset, min(notes["cls"].length, 4096))
+        return text.decode("utf-8", "replace").strip().removeprefix("\ufeff") or None
+    if "json" not in notes or notes["json"].length > _MOST_JSON:
+        return None
+    try:
+        record: Any = json.loads(shard.read_at(notes["json"].offset, notes["json"].length))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    fields = JSON_FIELDS if request.label_column is None else (request.label_column,)
+    value = next((record[field] for field in fields if record.get(field) is not None), None)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value).strip() if isinstance(value, (str, int)) else None
+
+
+def _keys(files: Sequence[str], indexes: Sequence[_Index]) -> pa.Array:
+    """Member names, behind the name of their tar where there are several."""
+    if len(files) == 1:
+        return to_utf8([image.name for image in indexes[0].images])[0]
+    common = os.path.commonpath([Path(file).parent for file in files])
+    return to_utf8(
+        [
+            f"{prefix}/{image.name}"
+            for prefix, index in zip(
+                (os.path.relpath(file, common) for file in files), indexes, strict=True
+            )
+            for image in index.images
+        ]
+    )[0]  # bytes are found by offset, so that a name that is not UTF-8 does no harm

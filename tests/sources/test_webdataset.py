@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import gzip
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from thresher.errors import UserError
+from thresher.sources.detect import open_source
+from thresher.sources.read import Reader, ReadError
+
+from .conftest import UGLY_NAMES, make_image, write_tar, write_tree
+
+IMAGES = [make_image(i) for i in range(6)]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_cls_labels_and_names_of_every_tar_format(tmp_path: Path, form: int) -> None:
+    long = "deep/" * 18 + "n" * 60  # beyond the 100 bytes of a plain header, not the 255 of ustar
+    members = {f"./{long}.jpg": IMAGES[0], f"./{long}.cls": b"10"}
+    for i, name in enumerate(UGLY_NAMES, start=1):
+        members |= {name: IMAGES[i], f"{Path(name).stem}.cls": f" {i + 1}\n".encode()}
+    members["猫 一.txt"] = b"caption"
+    path = write_tar(tmp_path / "a.tar", members, form)
+
+    manifest = open_source(str(path))
+    assert manifest.kind == "tar"
+    assert manifest.classes == ("2", "3", "4", "5", "6", "10")
+    assert manifest.labels.tolist() == [5, 0, 1, 2, 3, 4]
+    assert [manifest.key(i) for i in range(6)] == [f"{long}.jpg", *UGLY_NAMES]
+    assert manifest.options["ignored_members"] == 1
+    reader = Reader(manifest)
+    assert [reader.read(i) for i in range(6)] == IMAGES
+
+
+def test_offsets_agree_with_tarfile(tmp_path: Path) -> None:
+    members = {f"{'x' * 120}{i}.jpg": image for i, image in enumerate(IMAGES)}
+    path = write_tar(tmp_path / "a.tar", members, tarfile.PAX_FORMAT)
+    manifest = open_source(str(path), labelled=False)
+    with tarfile.open(path) as tar:
+        expected = [(m.name, m.offset_data, m.size) for m in tar.getmembers()]
+    found = zip(*(manifest.table[c].to_pylist() for c in ("key", "offset", "length")), strict=True)
+    assert list(found) == expected
+
+
+def test_json_labels_as_text_number_or_chosen_field(tmp_path: Path) -> None:
+    records = [{"label": "b", "q": 1}, {"class": "a", "q": 2.0}, {"caption": "x"}, ["no"], None]
+    members = {}
+    for i, record in enumerate(records):
+        members |= {f"{i}.jpg": IMAGES[i], f"{i}.json": json.dumps(record).encode()}
+    members |= {"5.jpg": IMAGES[5], "5.json": b"{broken"}
+    path = str(write_tar(tmp_path / "a.tar", members))
+    manifest = open_source(path)
+    assert manifest.classes == ("a", "b")
+    assert manifest.labels.tolist() == [1, 0, -1, -1, -1, -1]
+    assert manifest.states == ["ok", "ok"] + ["no label"] * 4
+    assert open_source(path, label_column="q").classes == ("1", "2")
+
+
+def test_a_folder_and_a_brace_pattern_of_shards(tmp_path: Path) -> None:
+    for shard in range(3):
+        members = {"a.jpg": IMAGES[2 * shard], "a.cls": b"0"}
+        members |= {"b.jpg": IMAGES[2 * shard + 1], "b.cls": b"1"}
+        write_tar(tmp_path / f"shard-{shard:03}.tar", members)
+    (tmp_path / "shard-000.parquet").write_bytes(b"what img2dataset writes beside a tar")
+    for data in (str(tmp_path), f"{tmp_path}/shard-{{000..002}}.tar", f"{tmp_path}/*.tar"):
+        manifest = open_source(data)
+        assert [manifest.key(i) for i in (0, 5)] == ["shard-000.tar/a.jpg", "shard-002.tar/b.jpg"]
+        assert manifest.table["shard"].to_pylist() == [0, 0, 1, 1, 2, 2]
+        reader = Reader(manifest)
+        assert [reader.read(i) for i in range(6)] == IMAGES
+        reader.close()
+    assert len(open_source(f"{tmp_path}/shard-{{000,002}}.tar")) == 4
+    with pytest.raises(UserError, match=r"2 of 5 files of .* do not exist: '.*003.tar', '.*004"):
+        open_source(f"{tmp_path}/shard-{{000..004}}.tar")
+    with pytest.raises(UserError, match="No file matches"):
+        open_source(f"{tmp_path}/none-*.tar")
+
+
+def test_what_belongs_to_a_sample(tmp_path: Path) -> None:
+    members = {
+        "a.jpg": IMAGES[0],
+        "a.mask.png": b"mask",  # goes with a.jpg
+        "a.cls": b"0",
+        "v.1.jpg": IMAGES[1],  # dots in the names of independent samples
+        "v.1.cls": b"1",
+        "v.2.jpg": IMAGES[2],
+        "v.2.cls": b"0",
+        "l.left.jpg": IMAGES[3],  # takes the label of its sample
+        "l.cls": b"1",
+        "._a.jpg": b"litter",
+        "d/a.jpg": IMAGES[4],  # another folder, another sample, and no label
+    }
+    manifest = open_source(str(write_tar(tmp_path / "a.tar", members)))
+    keys = [manifest.key(i) for i in range(len(manifest))]
+    assert keys == ["a.jpg", "v.1.jpg", "v.2.jpg", "l.left.jpg", "d/a.jpg"]
+    assert manifest.labels.tolist() == [0, 1, 0, 1, -1]
+    assert manifest.options["ignored_members"] == 2
+
+
+def test_of_a_member_written_twice_the_later_counts(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for i, name in enumerate(["a.jpg", "b.jpg", "a.jpg"]):
+            (tmp_path / "x").write_bytes(IMAGES[i])
+            tar.add(tmp_path / "x", name)
+    manifest = open_source(str(tmp_path / "a.tar"), labelled=False)
+    assert [manifest.key(i) for i in range(len(manifest))] == ["a.jpg", "b.jpg"]
+    assert Reader(manifest).read(0) == IMAGES[2]
+
+
+def test_a_hard_link_reads_its_target(tmp_path: Path) -> None:
+    write_tree(tmp_path / "t", {"a.jpg": IMAGES[0]})
+    (tmp_path / "t" / "b.jpg").hardlink_to(tmp_path / "t" / "a.jpg")
+    (tmp_path / "t" / "c.jpg").symlink_to("a.jpg")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("a.jpg", "b.jpg", "c.jpg"):
+            tar.add(tmp_path / "t" / name, name)
+    manifest = open_source(str(tmp_path / "a.tar"), labelled=False)
+    assert [manifest.key(i) for i in range(len(manifest))] == ["a.jpg", "b.jpg"]
+    assert [Reader(manifest).read(i) for i in range(2)] == [IMAGES[0]] * 2
+
+
+@pytest.mark.parametrize("name", ["../up.jpg", "/abs.jpg", "a/../../b.jpg"])
+def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
+    path = write_tar(tmp_path / "a.tar", {"ok.jpg": IMAGES[0], name: IMAGES[1]})
+    with pytest.raises(UserError, match=f"The member '{name}' of {path} points outside"):
+        open_source(str(path), labelled=False, allow_damaged=True)
+
+
+@pytest.mark.parametrize(
+    ("keep", "reason", "last"),
+    [
+        (1536 + 512 + 100, "it ends in the middle of a file", "a.cls"),
+        (1536 + 512 - 100, "it ends in the middle of a header", "a.jpg"),
+        (512 + 20, "it ends in the middle of a file", None),
+    ],
+)
+def test_a_truncated_tar(tmp_path: Path, keep: int, reason: str, last: str | None) -> None:
+    """Layout: a.jpg at 0 (header 512, content below 1024), then a.cls, b.jpg and b.cls."""
+    members = {"a.jpg": b"x" * 700, "a.cls": b"0", "b.jpg": b"y" * 700, "b.cls": b"1"}
+    path = write_tar(tmp_path / "a.tar", members)
+    keep += 1024 if last == "a.cls" else 0
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError) as caught:
+        open_source(str(path), labelled=False)
+    good = f"The last good member is '{last}'" if last else "It has no good member"
+    assert str(caught.value) == (
+        f"{path} is damaged: {reason}. {good}. Download or write it again."
+    )
+    if last:
+        manifest = open_source(str(path), labelled=False, allow_damaged=True)
+        assert Reader(manifest).read(0) == b"x" * 700
+        assert list(manifest.options["damaged_shards"]) == [str(path)]
+
+
+def test_tars_that_cannot_be_used(tmp_path: Path) -> None:
+    def refused(name: str) -> str:
+        with pytest.raises(UserError) as caught:
+            open_source(str(tmp_path / name))
+        return str(caught.value)
+
+    (tmp_path / "text.tar").write_bytes(b"this is no archive" * 100)
+    assert "is damaged: it is not a tar file" in refused("text.tar")
+    (tmp_path / "squeezed.tar").write_bytes(gzip.compress(b"x" * 2000) * 100)
+    assert "is damaged: it is not a tar file" in refused("squeezed.tar")
+    (tmp_path / "nothing.tar").write_bytes(b"")
+    assert "holds no images" in refused("nothing.tar")
+    write_tar(tmp_path / "text-only.tar", {"a.txt": b"x"})
+    assert "holds no images" in refused("text-only.tar")
+    write_tar(tmp_path / "unlabelled.tar", {"a.jpg": b"x", "a.json": b'{"caption": "x"}'})
+    assert "has a label: neither a .cls member nor" in refused("unlabelled.tar")
+    whole = write_tar(tmp_path / "flipped.tar", {"a.jpg": b"x", "b.jpg": b"y"})
+    raw = bytearray(whole.read_bytes())
+    raw[1024 + 10] ^= 0xFF  # in the name of the second member
+    whole.write_bytes(raw)
+    assert "the header at byte 1024 is damaged. The last good member is 'a.jpg'" in refused(
+        "flipped.tar"
+    )
+
+
+def test_a_shard_that_changed_or_vanished(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"a.jpg": IMAGES[0], "b.jpg": IMAGES[1]})
+    manifest = open_source(str(path), labelled=False)
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(ReadError, match="shard changed since it was indexed"):
+        Reader(manifest).read(1)
+    path.unlink()
+    with pytest.raises(ReadError, match="file vanished"):
+        Reader(manifest).read(0)
+
+
+def test_a_class_tree_beside_its_own_tar_is_the_tree(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"a/1.jpg": b"x", "b/1.jpg": b"x", "all.tar": b"x", "m.parquet": b"x"})
+    assert open_source(str(tmp_path)).classes == ("a", "b")
