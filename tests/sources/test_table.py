@@ -185,6 +185,13 @@ def test_missing_files_are_found_in_small_and_large_folders(tmp_path: Path) -> N
     assert missing.tolist() == [bool(i % 2) for i in range(40)] + [False, True, True, False, True]
 
 
+def test_paths_that_cannot_exist(tmp_path: Path, images: dict[str, bytes]) -> None:
+    lines = [f"{'x' * 300}/{i}\0{i}.jpg,b" for i in range(20)] + ["d 1.jpg,a"]
+    lines += [f"nul\0/{i}.jpg,b" for i in range(20)]
+    with pytest.raises(UserError, match="40 of 41 files listed"):
+        open_rows(tmp_path, "path,label\n" + "\n".join(lines))
+
+
 def test_a_large_table_opens_fast(tmp_path: Path) -> None:
     write_tree(tmp_path, {f"f{i}/x.jpg": b"" for i in range(20)})
     lines = [f"f{i % 20}/x.jpg,{i % 1000}\n" for i in range(200_000)]

@@ -5,6 +5,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from thresher.errors import UserError
@@ -51,11 +52,12 @@ def test_json_labels_as_text_number_or_chosen_field(tmp_path: Path) -> None:
     for i, record in enumerate(records):
         members |= {f"{i}.jpg": IMAGES[i], f"{i}.json": json.dumps(record).encode()}
     members |= {"5.jpg": IMAGES[5], "5.json": b"{broken"}
+    members |= {"6.jpg": IMAGES[5], "6.json": b'{"label": "\\ud800"}'}
     path = str(write_tar(tmp_path / "a.tar", members))
     manifest = open_source(path)
-    assert manifest.classes == ("a", "b")
-    assert manifest.labels.tolist() == [1, 0, -1, -1, -1, -1]
-    assert manifest.states == ["ok", "ok"] + ["no label"] * 4
+    assert manifest.classes == ("?", "a", "b")
+    assert manifest.labels.tolist() == [2, 1, -1, -1, -1, -1, 0]
+    assert manifest.states == ["ok", "ok"] + ["no label"] * 4 + ["ok"]
     assert open_source(path, label_column="q").classes == ("1", "2")
 
 
@@ -194,3 +196,31 @@ def test_a_shard_that_changed_or_vanished(tmp_path: Path) -> None:
 def test_a_class_tree_beside_its_own_tar_is_the_tree(tmp_path: Path) -> None:
     write_tree(tmp_path, {"a/1.jpg": b"x", "b/1.jpg": b"x", "all.tar": b"x", "m.parquet": b"x"})
     assert open_source(str(tmp_path)).classes == ("a", "b")
+
+
+def test_a_hostile_size_ends_the_walk(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"a.jpg": b"x", "b.jpg": b"y"})
+    raw = bytearray(path.read_bytes())
+    raw[1024 + 124 : 1024 + 136] = b"-0000001000\0"  # back to this very header
+    raw[1024 + 148 : 1024 + 156] = b" " * 8
+    raw[1024 + 148 : 1024 + 156] = f"{sum(raw[1024:1536]):06o}\0 ".encode()
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match="a header is damaged"):
+        open_source(str(path), labelled=False)
+
+
+def test_no_random_damage_gives_anything_but_a_sentence(tmp_path: Path) -> None:
+    members = {f"{'n' * 110}{i}.jpg": IMAGES[i] for i in range(4)}
+    whole = write_tar(tmp_path / "a.tar", members, tarfile.PAX_FORMAT).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        raw = bytearray(whole)
+        for position in rng.integers(0, len(raw), size=30):
+            raw[position] = rng.integers(256)
+        (tmp_path / "a.tar").write_bytes(raw[: rng.integers(1, len(raw))])
+        try:
+            open_source(str(tmp_path / "a.tar"), labelled=False)
+        except UserError:
+            refused += 1
+    assert refused > 200

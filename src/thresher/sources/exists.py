@@ -54,7 +54,9 @@ def _list_files(path: str) -> pa.Array:
     try:
         with os.scandir(path) as entries:
             names = [entry.name for entry in entries if entry.is_file()]
-    except (FileNotFoundError, NotADirectoryError):
+    except PermissionError:
+        raise
+    except (OSError, ValueError):  # no such folder, or a name that cannot be one
         names = []
     try:
         return pa.array(names, type=pa.string())

@@ -32,7 +32,7 @@ class ParquetRows:
             cache_bytes, size_of=lambda group: int(group.nbytes)
         )
 
-    def read(self, key: str, shard: int, offset: int, length: int) -> bytes:  # noqa: ARG002
+    def read(self, index: int, shard: int, offset: int, length: int) -> bytes:  # noqa: ARG002
         """The bytes in row ``offset`` of a shard; see ``Fetcher``."""
         starts, metadata = self._footers.get(shard, lambda: self._read_footer(shard))
         if offset >= starts[-1]:

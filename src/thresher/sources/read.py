@@ -22,8 +22,8 @@ __all__ = ["ReadError", "Reader"]
 class Fetcher(Protocol):
     """Reads one kind of data. Thread-safe."""
 
-    def read(self, key: str, shard: int, offset: int, length: int) -> bytes:
-        """The bytes at a location of the manifest.
+    def read(self, index: int, shard: int, offset: int, length: int) -> bytes:
+        """The bytes of a sample, which lie at this location of the manifest.
 
         Raises:
             OSError: they cannot be had; a ``ReadError`` if the reason is known.
@@ -53,7 +53,7 @@ class Reader:
         """
         try:
             return self._fetcher.read(
-                self._manifest.key(index),
+                index,
                 int(self._shard[index]),
                 int(self._offset[index]),
                 int(self._length[index]),
@@ -79,10 +79,11 @@ class _Files:
     """A file per image."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._folders = manifest.shards
+        self._manifest = manifest
 
-    def read(self, key: str, shard: int, offset: int, length: int) -> bytes:  # noqa: ARG002
-        path = os.path.join(self._folders[shard], key)  # noqa: PTH118 - half the time of Path
+    def read(self, index: int, shard: int, offset: int, length: int) -> bytes:  # noqa: ARG002
+        folder, key = self._manifest.shards[shard], self._manifest.key(index)
+        path = os.path.join(folder, key)  # noqa: PTH118 - half the time of Path
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             data = file.read()
         if 0 <= length != len(data):
@@ -101,7 +102,7 @@ class _Ranges:
         self._sizes = manifest.options.get("shard_sizes")
         self._pool = ShardPool()
 
-    def read(self, key: str, shard: int, offset: int, length: int) -> bytes:  # noqa: ARG002
+    def read(self, index: int, shard: int, offset: int, length: int) -> bytes:  # noqa: ARG002
         with self._pool.lend(self._paths[shard]) as opened:
             if self._sizes is not None and opened.size != self._sizes[shard]:
                 raise ReadError("shard changed since it was indexed")

@@ -103,10 +103,10 @@ def _text(raw: bytes) -> str:
 def _number(raw: bytes) -> int:
     if raw[0] & 0x80:  # GNU: large numbers in base 256
         return int.from_bytes(raw[1:], "big")
-    try:
-        return int(raw.strip(b" \0") or b"0", 8)
-    except ValueError:
-        raise DamagedTar("a header is damaged") from None
+    digits = raw.strip(b" \0") or b"0"
+    if digits.strip(b"01234567"):  # int() would take a minus, and the walk would go round
+        raise DamagedTar("a header is damaged")
+    return int(digits, 8)
 
 
 def _checksum_is_right(header: bytes) -> bool:

@@ -176,7 +176,10 @@ def _label(shard: Shard, notes: dict[str, Member], request: Request) -> str | No
         value = int(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value).strip() if isinstance(value, (str, int)) else None
+    if not isinstance(value, (str, int)):
+        return None
+    # JSON can spell halves of surrogate pairs, which are not text.
+    return str(value).encode("utf-8", "replace").decode().strip()
 
 
 def _keys(files: Sequence[str], indexes: Sequence[_Index]) -> pa.Array:
