@@ -1,0 +1,63 @@
+"""The command line: ``thresher COMMAND``. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from thresher.errors import UserError, unknown_name
+
+COMMANDS = {
+    "train": "train a classifier on images whose labels may be wrong",
+    "evaluate": "measure a run's accuracy on labelled images",
+    "predict": "label images with a run's networks",
+    "audit": "list and show the labels that a run does not believe",
+}
+USER_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns 0 when done, 2 for bad input, 128 + n if signal n stopped it."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_help())
+            return 0
+        if words[0] == "--version":
+            from thresher import __version__
+
+            print(f"thresher {__version__}")
+            return 0
+        if words[0] not in COMMANDS:
+            raise unknown_name("command", words[0], COMMANDS)
+        command = importlib.import_module(f"thresher.commands.{words[0]}")
+        return int(command.run(words[1:]))
+    except UserError as error:
+        print(f"thresher: {error}", file=sys.stderr)
+        return USER_ERROR
+    except BrokenPipeError:
+        # The reader of our output left, as ``head`` does; that is no error.
+        sys.stderr.close()
+        return 0
+
+
+def _help() -> str:
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: thresher COMMAND ...",
+            "",
+            "Train image classifiers on wrongly labelled images; see which labels not to believe.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "thresher COMMAND --help explains a command; thresher --version names this version.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One file per command: its options, and a ``run`` that returns the exit code."""

@@ -1,0 +1,82 @@
+"""What a user can choose. ``None`` means: follows from the data, see ``train/resolve.py``.
+
+Defaults and help texts live here and nowhere else; the command line and YAML files are read from
+these fields, and an unknown key is an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Precision = Literal["fp32", "bf16"]
+Cache = Literal["auto", "none", "host"]
+Augment = Literal["small", "photo", "none"]
+
+
+def option(default: Any, help_text: str) -> Any:
+    """Declare a field with its help text."""
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How to read a table or a Parquet file whose columns have names of their own."""
+
+    path_column: str | None = option(None, "Column with the image path (tables).")
+    label_column: str | None = option(None, "Column with the label (tables, Parquet).")
+    image_column: str | None = option(None, "Column with the image bytes (Parquet image data).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DataOptions):
+    """One training run."""
+
+    data: str = option("", "Training images: folder, table, Parquet image data or tars.")
+    val: str | None = option(None, "Images to measure accuracy on; never used for a decision.")
+    clean: str | None = option(None, "A small set whose labels are trusted; helps the method.")
+    val_share: float = option(0.05, "Share of DATA held out to measure on when there is no --val.")
+    method: str = option("mct", "How to train: mct, ce, or another file of methods/.")
+    model: str | None = option(None, "small_cnn, small_resnet, or any timm network.")
+    pretrained: bool = option(False, "Start from timm's published weights (needs a network).")
+    init_weights: str | None = option(None, "Start from this .safetensors or .pth file.")
+    image_size: int | None = option(None, "Side in pixels that the network sees.")
+    epochs: int | None = option(None, "Passes over the data, all rounds together.")
+    batch_size: int | None = option(None, "Samples per step, over all processes.")
+    optimizer: str | None = option(None, "sgd, adamw, or any of timm's optimizers.")
+    lr: float | None = option(None, "Highest learning rate.")
+    weight_decay: float | None = option(None, "Weight decay; not on biases and norms.")
+    warmup_share: float = option(0.15, "Share of each round in which the learning rate rises.")
+    ema_decay: float | None = option(None, "Decay per step of the averaged networks.")
+    augment: Augment | None = option(None, "small: shift and flip; photo: random crops and flip.")
+    flip: bool = option(True, "Mirror images at random; switch off for text and digits.")
+    precision: Precision | None = option(None, "fp32 or bf16 (autocast).")
+    accelerator: str = option("auto", "cpu, cuda, mps or auto.")
+    devices: int | None = option(None, "Processes to start on this machine, one per device.")
+    threads: int | None = option(None, "Threads that decode images, per process.")
+    cache: Cache = option(
+        "auto", "Keep decoded images in memory: none, host, or auto: if they fit."
+    )
+    eval_every: int | None = option(None, "Epochs between two measurements of accuracy.")
+    checkpoint_minutes: float = option(10.0, "Longest time between two checkpoints.")
+    keep_checkpoints: int = option(2, "How many of the newest checkpoints to keep.")
+    seed: int = option(0, "Of every random draw.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(TrainConfig):
+    """A configuration in which nothing is left to choose."""
+
+    model: str
+    image_size: int
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    weight_decay: float
+    ema_decay: float
+    augment: Augment
+    precision: Precision
+    devices: int
+    threads: int
+    eval_every: int

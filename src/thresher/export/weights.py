@@ -1,0 +1,61 @@
+"""Weights in the form that timm loads: ``timm.create_model("local-dir:RUN", pretrained=True)``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import nn
+
+from thresher.files import write_atomically
+from thresher.models.factory import data_config
+
+
+def write_weights(
+    model: nn.Module,
+    path: Path,
+    config_path: Path | None,
+    *,
+    architecture: str,
+    image_size: int,
+    classes: tuple[str, ...],
+) -> None:
+    """Write a .safetensors file and, if asked, timm's ``config.json`` beside it.
+
+    Args:
+        model: the network.
+        path: of the weights.
+        config_path: of timm's configuration.
+        architecture: timm's name of the network.
+        image_size: side that it was trained on, in pixels.
+        classes: in the order of the network's outputs.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with write_atomically(path) as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
+    if config_path is None:
+        return
+    normalisation = data_config(architecture)
+    body = {
+        "architecture": architecture.split(".")[0],
+        "num_classes": len(classes),
+        "label_names": list(classes),
+        "pretrained_cfg": {
+            "input_size": [3, image_size, image_size],
+            "fixed_input_size": False,
+            "num_classes": len(classes),
+            "mean": list(normalisation["mean"]),
+            "std": list(normalisation["std"]),
+            "interpolation": "bilinear",
+            **_layer_names(model),
+        },
+    }
+    with write_atomically(config_path) as temporary:
+        temporary.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n")
+
+
+def _layer_names(model: nn.Module) -> dict[str, str]:
+    """Which layers timm adapts when the user asks for other channels or classes."""
+    config = getattr(model, "pretrained_cfg", None) or {}
+    return {name: config[name] for name in ("first_conv", "classifier") if name in config}

@@ -1,0 +1,80 @@
+"""What is known of each sample: columns by local row, updated once per step, read by methods.
+
+A rank's ledger holds the samples it owns and nothing else. Row ``len(self)`` is a scratch row: a
+batch's filling places write there, so that updates keep one shape and need no test on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thresher.types import Column, Rows
+
+
+class Ledger:
+    """Columns of per-sample values.
+
+    Args:
+        ids: int64[n], manifest ids of the rows, ascending.
+        labels: int[n], given labels.
+        columns: what to keep, beyond ``seen``: the number of epochs a sample took part in.
+        device: where the columns live.
+    """
+
+    def __init__(
+        self,
+        ids: np.ndarray,
+        labels: np.ndarray,
+        columns: tuple[Column, ...],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.ids = np.asarray(ids, dtype=np.int64)
+        self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64), device=device)
+        self._columns: dict[str, Tensor] = {}
+        for column in (Column("seen", dtype="int32"), *columns):
+            shape = (len(ids) + 1,) if column.width == 1 else (len(ids) + 1, column.width)
+            dtype = getattr(torch, column.dtype)
+            self._columns[column.name] = torch.full(
+                shape, column.initial, dtype=dtype, device=device
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, positions: Tensor) -> Rows:
+        """All columns for the samples at these local rows."""
+        return {name: values[positions] for name, values in self._columns.items()}
+
+    def update(self, positions: Tensor, valid: Tensor, records: Mapping[str, Tensor]) -> None:
+        """Write a step's records; places that are not valid go to the scratch row."""
+        target = torch.where(valid, positions, len(self))
+        for name, values in records.items():
+            column = self._columns[name]
+            column[target] = values.reshape(-1, *column.shape[1:]).to(column.dtype)
+        self._columns["seen"][target] += 1
+
+    @property
+    def columns(self) -> Rows:
+        """Every column without its scratch row; views, not copies."""
+        return {name: values[:-1] for name, values in self._columns.items()}
+
+    def chunks(self, size: int) -> Iterator[tuple[slice, Rows]]:
+        """The columns in slices of at most ``size`` rows."""
+        for start in range(0, len(self), size):
+            part = slice(start, min(start + size, len(self)))
+            yield part, {name: values[part] for name, values in self.columns.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on, as tensors."""
+        return {"ids": torch.from_numpy(self.ids), "columns": dict(self._columns)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        assert np.array_equal(state["ids"].numpy(), self.ids), "ledger of other samples"
+        for name, values in self._columns.items():
+            values.copy_(state["columns"][name])

@@ -1,0 +1,131 @@
+"""Canvases to views, batched on the device: uint8[B, 3, S, S] to normalised float[B, 3, S, S].
+
+Every parameter is drawn per sample by the caller (``draws.uniforms``), so a view is a pure
+function of its image and its row of draws, and the shapes never change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from thresher.types import View
+
+NUM_DRAWS = 12
+"""Uniform numbers per sample and view."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Strength of the views.
+
+    Args:
+        shift: largest shift of the weak view, in pixels; 0 where crops were already random.
+        flip: mirror half of the images.
+        mean, std: of the normalisation, per channel, for values in 0..1.
+        rotate: largest rotation of the strong view, in degrees.
+        scale: largest relative change of size of the strong view.
+        translate: largest shift of the strong view, as a share of the side.
+        colour: largest change of brightness, contrast and saturation, as a factor.
+        hole: side of the strong view's square hole, as a share of the side.
+    """
+
+    shift: int
+    flip: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    rotate: float = 15.0
+    scale: float = 0.2
+    translate: float = 0.1
+    colour: float = 0.4
+    hole: float = 0.5
+
+    def __call__(self, canvas: Tensor, view: View, draws: Tensor) -> Tensor:
+        """Make one view of a batch.
+
+        Args:
+            canvas: uint8[B, 3, S, S].
+            view: which.
+            draws: float[B, NUM_DRAWS] in [0, 1).
+        """
+        images = canvas.float() / 255
+        if view is View.WEAK:
+            images = shift(self._flipped(images, draws[:, 0]), self.shift, draws[:, 1:3])
+        elif view is View.STRONG:
+            images = self._flipped(images, draws[:, 0])
+            images = self._distorted(images, draws[:, 1:6])
+            images = self._recoloured(images, draws[:, 6:9])
+            images = self._punched(images, draws[:, 9:11])
+        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
+        std = torch.tensor(self.std, device=images.device)[:, None, None]
+        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def _flipped(self, images: Tensor, draw: Tensor) -> Tensor:
+        if not self.flip:
+            return images
+        return torch.where((draw < 0.5)[:, None, None, None], images.flip(3), images)
+
+    def _distorted(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Rotate, scale and shift by one affine map with reflected borders."""
+        rotate, grow, right, down = (2 * draws[:, i] - 1 for i in range(4))
+        angle = rotate * (self.rotate * torch.pi / 180)
+        zoom = 1 + grow * self.scale
+        cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+        reach = 2 * self.translate  # grid coordinates run from -1 to 1
+        theta = torch.stack(
+            [
+                torch.stack([cos, -sin, right * reach], dim=1),
+                torch.stack([sin, cos, down * reach], dim=1),
+            ],
+            dim=1,
+        )
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+    def _recoloured(self, images: Tensor, draws: Tensor) -> Tensor:
+        brightness, contrast, saturation = (
+            (1 + self.colour * (2 * draws[:, i] - 1))[:, None, None, None] for i in range(3)
+        )
+        images = images * brightness
+        mean = images.mean(dim=(1, 2, 3), keepdim=True)
+        images = mean + (images - mean) * contrast
+        grey = images.mean(dim=1, keepdim=True)
+        return (grey + (images - grey) * saturation).clamp(0, 1)
+
+    def _punched(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Fill a square with the mean colour (DeVries and Taylor 2017)."""
+        size = images.shape[-1]
+        half = self.hole / 2
+        at = (torch.arange(size, device=images.device) + 0.5) / size
+        rows = (at[None, :] - draws[:, 0:1]).abs() < half
+        columns = (at[None, :] - draws[:, 1:2]).abs() < half
+        hole = (rows[:, :, None] & columns[:, None, :])[:, None]
+        fill = torch.tensor(self.mean, device=images.device)[None, :, None, None]
+        return torch.where(hole, fill, images)
+
+
+def shift(images: Tensor, reach: int, draws: Tensor) -> Tensor:
+    """Move each image by whole pixels, at most ``reach`` each way, with reflected borders.
+
+    Args:
+        images: float[B, 3, S, S].
+        reach: pixels; 0 returns the images as they are.
+        draws: float[B, 2] in [0, 1), down and right.
+    """
+    if reach == 0:
+        return images
+    size = images.shape[-1]
+    offset = (draws * (2 * reach + 1)).long() - reach
+    at = torch.arange(size, device=images.device)[None, :]
+    rows, columns = (_reflect(at + offset[:, i : i + 1], size) for i in range(2))
+    images = images.gather(2, rows[:, None, :, None].expand_as(images))
+    return images.gather(3, columns[:, None, None, :].expand_as(images))
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    """Reflect positions outside 0..size-1 back inside, without repeating the border."""
+    index = index.abs()
+    return torch.where(index >= size, 2 * (size - 1) - index, index)

@@ -1,0 +1,77 @@
+"""Batches on the device, with their views: what a training step takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thresher.loader.augment import NUM_DRAWS, Augmentation
+from thresher.loader.draws import uniforms
+from thresher.loader.order import Order
+from thresher.loader.pipeline import HostBatch, Loader
+from thresher.types import Batch, View
+
+_FIRST_VIEW_STREAM = 16
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Turns a loader's batches into a method's batches.
+
+    Args:
+        loader: of canvases.
+        order: of the samples over epochs.
+        augmentation: makes the views.
+        views: those that the method declared.
+        device: where the batch goes.
+        seed: of the augmentation.
+        clean: a second feed whose labels are trusted; it goes round and round.
+    """
+
+    loader: Loader
+    order: Order
+    augmentation: Augmentation
+    views: tuple[View, ...]
+    device: torch.device
+    seed: int
+    clean: Feed | None = None
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Batch, Tensor]]:
+        """The epoch's batches and, beside each, its samples' ledger rows int64[B]."""
+        clean = self.clean.endless(epoch * self.order.steps + start) if self.clean else None
+        plan = self.local_plan(epoch)
+        for host in self.loader.batches(epoch, plan, start):
+            batch = self._to_device(host, epoch, next(clean) if clean else None)
+            yield batch, torch.from_numpy(host.positions).to(self.device, non_blocking=True)
+
+    def endless(self, served: int) -> Iterator[Batch]:
+        """Batches for ever, as if ``served`` of them had been taken before."""
+        epoch, start = divmod(served, self.order.steps)
+        while True:
+            for batch, _ in self.epoch(epoch, start):
+                yield batch
+            epoch, start = epoch + 1, 0
+
+    def local_plan(self, epoch: int) -> np.ndarray:
+        """The order's plan, as positions among this rank's samples."""
+        plan = self.order.epoch(epoch)
+        return np.where(plan < 0, -1, np.searchsorted(self.order.owned, plan))
+
+    def _to_device(self, host: HostBatch, epoch: int, clean: Batch | None) -> Batch:
+        pixels = host.canvas.to(self.device, non_blocking=True)
+        views = []
+        for index, view in enumerate(self.views):
+            draws = uniforms(self.seed, epoch, host.ids, _FIRST_VIEW_STREAM + index, NUM_DRAWS)
+            on_device = torch.from_numpy(draws).to(self.device, non_blocking=True)
+            views.append(self.augmentation(pixels, view, on_device))
+        return Batch(
+            ids=torch.from_numpy(host.ids).to(self.device, non_blocking=True),
+            views=tuple(views),
+            labels=torch.from_numpy(host.labels).to(self.device, non_blocking=True),
+            valid=torch.from_numpy(host.valid).to(self.device, non_blocking=True),
+            clean=clean,
+        )

@@ -1,0 +1,113 @@
+"""The seam between methods and the loop: what a method is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from thresher.types import Batch, Column, Judgement, Network, Progress, Rows, StepResult, View
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may know of the data before it starts.
+
+    Attributes:
+        num_classes: C.
+        num_samples: usable training samples over all processes.
+        epochs: of the whole run.
+        has_clean: whether batches will carry trusted samples.
+    """
+
+    num_classes: int
+    num_samples: int
+    epochs: int
+    has_clean: bool
+
+
+class Method(Protocol):
+    """A way to train on labels that may be wrong. One file of this folder is one method.
+
+    A method decides and the loop acts: it never calls backward, logs, reads the disk, or knows
+    its rank. What it must remember of a sample it declares in ``columns`` and finds again in the
+    batch's ``history``.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[Any]]
+    networks: int
+    views: tuple[View, ...]
+    columns: tuple[Column, ...]
+    rounds: tuple[int, ...]
+    predicts_with_teacher: bool
+
+    def __init__(self, options: Any, task: Task) -> None: ...
+
+    def begin_epoch(self, history: History, progress: Progress) -> None:
+        """Look at all samples before an epoch; what is global comes from summed histograms."""
+
+    def step(
+        self, networks: Sequence[Network], batch: Batch, history: Rows, progress: Progress
+    ) -> StepResult:
+        """Judge one batch: losses, weights and what to record."""
+
+    def judge(self, rows: Rows, labels: Tensor) -> Judgement:
+        """Say in the end what to believe of each given label."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed run needs beyond the ledger; often nothing."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what ``state_dict`` gave."""
+
+
+class History(Protocol):
+    """The ledger as a method may see it before an epoch."""
+
+    def sum_over_samples(self, per_rank: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Add up each rank's partial sums (a histogram, say); the same result on every rank."""
+
+    @property
+    def rows(self) -> Rows:
+        """This rank's columns."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64[n], given labels of this rank's samples."""
+
+
+def basic_columns(networks: int) -> tuple[Column, ...]:
+    """What every method keeps per network, see ``record_basics``; and the given label's weight."""
+    return (
+        Column("loss", networks),
+        Column("prob_given", networks),
+        Column("top1", networks, "int32"),
+        Column("confidence", networks),
+        Column("weight", networks, initial=1.0),
+    )
+
+
+def record_basics(
+    probs: Sequence[Tensor], losses: Sequence[Tensor], labels: Tensor, weights: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """Values for ``basic_columns``, each [B, networks].
+
+    Args:
+        probs: per network float[B, C].
+        losses: per network float[B].
+        labels: int64[B], given.
+        weights: per network float[B], what the given label counted for, 0 to 1.
+    """
+    tops = [p.detach().max(dim=1) for p in probs]
+    given = [p.detach().gather(1, labels[:, None])[:, 0] for p in probs]
+    return {
+        "loss": torch.stack([loss.detach() for loss in losses], dim=1),
+        "prob_given": torch.stack(given, dim=1),
+        "top1": torch.stack([top.indices for top in tops], dim=1),
+        "confidence": torch.stack([top.values for top in tops], dim=1),
+        "weight": torch.stack(list(weights), dim=1),
+    }

@@ -1,0 +1,88 @@
+"""Ordinary training: every given label counts in full. The yardstick for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from thresher.config import option
+from thresher.losses import cross_entropy
+from thresher.methods.base import History, Task, basic_columns, record_basics
+from thresher.methods.belief import belief_columns, blend, to_dense, to_sparse
+from thresher.types import Batch, Column, Judgement, Network, Progress, Rows, StepResult, View
+
+
+@dataclass(frozen=True)
+class CrossEntropyOptions:
+    """Options of cross-entropy training."""
+
+    networks: int = option(1, "Networks trained side by side; their predictions are averaged.")
+    label_smoothing: float = option(0.0, "Share of each label spread over all classes.")
+
+
+class CrossEntropy:
+    """``L = mean_i -log p(y_i | x_i)`` for each network by itself."""
+
+    name: ClassVar[str] = "ce"
+    Options: ClassVar[type[Any]] = CrossEntropyOptions
+    views: tuple[View, ...] = (View.WEAK,)
+    predicts_with_teacher = False
+
+    def __init__(self, options: CrossEntropyOptions, task: Task) -> None:
+        self.options = options
+        self.networks = options.networks
+        self.num_classes = task.num_classes
+        self.rounds = (task.epochs,)
+        self.columns: tuple[Column, ...] = (
+            *basic_columns(self.networks),
+            *belief_columns("belief", task.num_classes),
+        )
+
+    def begin_epoch(self, history: History, progress: Progress) -> None:
+        """Nothing to prepare: every sample counts."""
+
+    def step(
+        self, networks: Sequence[Network], batch: Batch, history: Rows, progress: Progress
+    ) -> StepResult:
+        """Cross-entropy of each network on the one view."""
+        (images,) = batch.views
+        weight = batch.valid.float()
+        logits = [network.student(images) for network in networks]
+        losses = [cross_entropy(z, batch.labels, self.options.label_smoothing) for z in logits]
+        probs = [z.detach().softmax(dim=1) for z in logits]
+        records = record_basics(probs, losses, batch.labels, [weight] * self.networks)
+        # Plain mean over epochs: a label learnt late, as wrong ones are, keeps a low mean.
+        belief = blend(
+            to_dense(history["belief_class"], history["belief_prob"], self.num_classes),
+            torch.stack(probs).mean(dim=0),
+            keep=progress.epoch / (progress.epoch + 1),
+        )
+        records["belief_class"], records["belief_prob"] = to_sparse(belief)
+        return StepResult(
+            loss_sums=tuple((weight * loss).sum() for loss in losses),
+            weight_sums=(weight.sum(),) * self.networks,
+            records=records,
+        )
+
+    def judge(self, rows: Rows, labels: Tensor) -> Judgement:
+        """Compare the mean probability of the given label with that of its strongest rival."""
+        belief = to_dense(rows["belief_class"], rows["belief_prob"], self.num_classes)
+        given = belief.gather(1, labels[:, None])[:, 0]
+        rival = belief.scatter(1, labels[:, None], 0.0).amax(dim=1)
+        top = belief.max(dim=1)
+        return Judgement(
+            clean_probability=given / (given + rival).clamp(min=1e-6),
+            suggested=top.indices,
+            confidence=top.values,
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Nothing beyond the ledger."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing beyond the ledger."""

@@ -1,0 +1,105 @@
+"""Dataclass fields to command-line options: one definition for flags, YAML keys and help."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from thresher.errors import UserError
+
+
+class Parser(ArgumentParser):
+    """A parser whose complaints are ``UserError`` and name the nearest right option."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, exit_on_error=False, **kwargs)
+
+    def add_fields(self, options: type[Any], prefix: str = "", positional: str = "") -> None:
+        """Add an option per field: ``--lr-max`` for ``lr_max``, ``--mct.x`` below a prefix."""
+        hints = typing.get_type_hints(options)
+        for field in dataclasses.fields(options):
+            text = field.metadata.get("help", "")
+            if field.name == positional:
+                self.add_argument(field.name, type=str, nargs="?", default=field.default, help=text)
+                continue
+            flag = f"--{prefix}{field.name.replace('_', '-')}"
+            self.add_argument(flag, type=hints[field.name], default=field.default, help=text)
+
+    def parse(self, arguments: Sequence[str]) -> Namespace:
+        """Parse, or say in a sentence what is wrong.
+
+        Raises:
+            UserError: an unknown option, a value of the wrong kind, a bad configuration file.
+        """
+        try:
+            return self.parse_args(_with_values(arguments, self._switches()))
+        except Exception as error:
+            if type(error).__name__ not in ("ArgumentError", "ArgumentTypeError"):
+                raise
+            raise UserError(self._explain(str(error))) from None
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """argparse calls this for some mistakes in place of raising."""
+        raise UserError(self._explain(message)) from ex
+
+    def _switches(self) -> set[str]:
+        """Boolean options that may stand without a value."""
+        return {
+            flag
+            for action in self._actions
+            for flag in action.option_strings
+            if getattr(action, "_typehint", None) is bool
+        }
+
+    def _explain(self, message: str) -> str:
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        unknown = re.search(r"unrecognized arguments: (\S+)", message)
+        if unknown:
+            word = unknown.group(1).split("=")[0]
+            near = difflib.get_close_matches(word, flags, n=3, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"See {self.prog} --help."
+            return f"Unknown option '{word}'. {hint}"
+        key = re.search(r"Option '([\w.]+)' is not accepted", message)
+        if key:
+            keys = [flag.removeprefix("--").replace("-", "_") for flag in flags]
+            near = difflib.get_close_matches(key.group(1), keys, n=3, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"See {self.prog} --help."
+            return f"Unknown key '{key.group(1)}' in the configuration file. {hint}"
+        kinds = re.findall(r"Expected an? <class '(\w+)'>", message)
+        wrong = re.search(r"Given value: (.*)|Got value: (.*)", message)
+        key = re.search(r'"([\w.-]+)"', message)
+        if kinds and wrong and key:
+            words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+            allowed = [words.get(kind, kind) for kind in kinds if kind != "NoneType"]
+            flag = key.group(1).replace("_", "-")
+            got = wrong.group(1) or wrong.group(2)
+            return f"--{flag} takes {' or '.join(allowed)}, not '{got.strip()}'."
+        value = re.search(
+            r'(?:Parser key|argument) "?(?:--)?([\w.-]+)"?:\s*(.*)', message, re.DOTALL
+        )
+        if value:
+            text = " ".join(value.group(2).split()).replace("typing.", "")
+            return f"--{value.group(1).replace('_', '-')}: {text}"
+        return " ".join(message.split())
+
+
+def values_of(options: type[Any], namespace: Mapping[str, Any] | Namespace) -> Any:
+    """Build the dataclass from parsed values."""
+    return options(**{f.name: namespace[f.name] for f in dataclasses.fields(options)})
+
+
+def _with_values(arguments: Sequence[str], switches: set[str]) -> list[str]:
+    """Let ``--flip`` alone mean ``--flip true``."""
+    out: list[str] = []
+    for index, word in enumerate(arguments):
+        out.append(word)
+        following = arguments[index + 1] if index + 1 < len(arguments) else "--"
+        if word in switches and following.lower() not in ("true", "false", "yes", "no"):
+            out.append("true")
+    return out

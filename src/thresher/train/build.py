@@ -1,0 +1,173 @@
+"""Configuration to parts: the second of the three hops command line -> build -> loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from thresher.config import ResolvedConfig
+from thresher.dist.runtime import Runtime
+from thresher.errors import UserError
+from thresher.ledger.ledger import Ledger
+from thresher.loader.augment import Augmentation
+from thresher.loader.feed import Feed
+from thresher.loader.order import Order, choose_num_homes
+from thresher.loader.pipeline import Framing, Loader
+from thresher.methods import all_methods
+from thresher.methods.base import Method, Task
+from thresher.models.factory import create_model, data_config
+from thresher.train.data import ImageSet, TrainData
+from thresher.train.evaluate import Score, score
+from thresher.train.learner import Learner, MakeLearner
+from thresher.types import View
+
+_EVALUATION_BATCH = 500
+_SHIFTS_PER_SIDE = 14
+"""Small images move by at most this part of their side: 2 pixels of 28 or 32."""
+
+
+def build_method(config: ResolvedConfig, options: Any, data: TrainData) -> Method:
+    """The method that was chosen, told what it may know of the data."""
+    task = Task(
+        num_classes=len(data.train.manifest.classes),
+        num_samples=len(data.train.ids),
+        epochs=config.epochs,
+        has_clean=data.clean is not None,
+    )
+    return all_methods()[config.method](options, task)
+
+
+def build_augmentation(model: str, augment: str, flip: bool, image_size: int) -> Augmentation:
+    """Views for a network's normalisation; small images are shifted, photographs were cropped."""
+    normalisation = data_config(model)
+    return Augmentation(
+        shift=max(1, image_size // _SHIFTS_PER_SIDE) if augment == "small" else 0,
+        flip=flip and augment != "none",
+        mean=tuple(normalisation["mean"]),
+        std=tuple(normalisation["std"]),
+    )
+
+
+def _augmentation(config: ResolvedConfig) -> Augmentation:
+    return build_augmentation(config.model, config.augment, config.flip, config.image_size)
+
+
+def build_loader(
+    images: ImageSet, config: ResolvedConfig, framing: Framing, ids: np.ndarray, pin: bool
+) -> Loader:
+    """A loader of these samples of an image set."""
+    return Loader(
+        images.reader.read,
+        ids,
+        images.manifest.labels[ids],
+        size=config.image_size,
+        framing=framing,
+        seed=config.seed,
+        threads=config.threads,
+        cache=config.cache != "none",
+        pin=pin,
+    )
+
+
+def build_feed(
+    config: ResolvedConfig,
+    images: ImageSet,
+    views: tuple[View, ...],
+    runtime: Runtime,
+    batch_size: int,
+    clean: Feed | None = None,
+) -> Feed:
+    """Batches of this rank's share of an image set.
+
+    Raises:
+        UserError: fewer samples than processes, or a batch that does not divide by them.
+    """
+    homes = choose_num_homes(len(images.ids))
+    if homes % runtime.world_size or batch_size % runtime.world_size:
+        raise UserError(
+            f"{runtime.world_size} processes do not share a batch of {batch_size} over {homes}"
+            " homes evenly. Choose a --batch-size that the number of processes divides, or a number of"
+            f" processes that divides {homes}."
+        )
+    order = Order(
+        num_samples=len(images.ids),
+        batch_size=batch_size,
+        seed=config.seed,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        num_homes=homes,
+    )
+    framing: Framing = "random_crop" if config.augment == "photo" else "whole"
+    return Feed(
+        loader=build_loader(
+            images, config, framing, images.ids[order.owned], runtime.device.type == "cuda"
+        ),
+        order=order,
+        augmentation=_augmentation(config),
+        views=views,
+        device=runtime.device,
+        seed=config.seed,
+        clean=clean,
+    )
+
+
+def build_feeds(config: ResolvedConfig, data: TrainData, method: Method, runtime: Runtime) -> Feed:
+    """The training feed, with the clean feed inside it where there is one."""
+    clean = None
+    if data.clean is not None:
+        # A quarter of the batch: enough to be heard in every step, too little to double its cost.
+        per_rank = max(1, min(config.batch_size // 4, len(data.clean.ids)) // runtime.world_size)
+        clean = build_feed(config, data.clean, method.views, runtime, per_rank * runtime.world_size)
+    return build_feed(config, data.train, method.views, runtime, config.batch_size, clean)
+
+
+def build_ledger(feed: Feed, method: Method) -> Ledger:
+    """A ledger of the samples that this rank owns."""
+    return Ledger(feed.loader.ids, feed.loader.labels, method.columns, feed.device)
+
+
+def learner_maker(config: ResolvedConfig, num_classes: int, runtime: Runtime) -> MakeLearner:
+    """Makes networks whose start depends on (seed, network, round) alone."""
+
+    def make(network: int, round_index: int) -> Learner:
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed * 1_000_003 + round_index * 1_009 + network)
+            weights = Path(config.init_weights) if config.init_weights else None
+            model = create_model(
+                config.model, num_classes, pretrained=config.pretrained, weights=weights
+            )
+        return Learner(model, config, runtime)
+
+    return make
+
+
+def build_measure(
+    config: ResolvedConfig, data: TrainData, method: Method, runtime: Runtime
+) -> Callable[[Sequence[Learner]], Score] | None:
+    """Accuracy of the averaged prediction on the images set apart for it."""
+    images = data.measure
+    if images is None:
+        return None
+    loader = build_loader(images, config, evaluation_framing(config.augment), images.ids, pin=False)
+    augmentation = _augmentation(config)
+
+    def measure(learners: Sequence[Learner]) -> Score:
+        return score(
+            [learner.predictor(teacher=method.predicts_with_teacher) for learner in learners],
+            loader,
+            augmentation,
+            runtime.device,
+            num_classes=len(images.manifest.classes),
+            batch_size=min(_EVALUATION_BATCH, max(1, len(images.ids))),
+        )
+
+    return measure
+
+
+def evaluation_framing(augment: str) -> Framing:
+    """How images are framed when nothing is random."""
+    return "centre" if augment == "photo" else "whole"

@@ -1,0 +1,114 @@
+"""From what the user named to what a run trains and measures on."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from thresher.config import DataOptions, TrainConfig
+from thresher.errors import UserError
+from thresher.loader.draws import uniforms
+from thresher.sources.detect import open_source
+from thresher.sources.manifest import Manifest
+from thresher.sources.probe import probe, require_readable_classes
+from thresher.sources.read import Reader
+
+MOST_HELD_OUT = 10_000
+"""Enough to tell accuracies half a point apart; the rest is better used for training."""
+_HOLD_OUT_STREAM = 1
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Some images of a manifest, and how to read them."""
+
+    manifest: Manifest
+    reader: Reader
+    ids: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64[n], the given labels of ``ids``."""
+        labels: np.ndarray = self.manifest.labels[self.ids]
+        return labels.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """Everything a run reads.
+
+    Attributes:
+        train: images to learn from.
+        measure: images to measure accuracy on, if any.
+        measured_on: what their labels are, in words for people.
+        clean: images whose labels are trusted, if the user has some.
+        median_side: median of the shorter sides of the training images, pixels.
+    """
+
+    train: ImageSet
+    measure: ImageSet | None
+    measured_on: str
+    clean: ImageSet | None
+    median_side: int
+
+
+def open_images(data: str, options: DataOptions, classes: tuple[str, ...] | None) -> ImageSet:
+    """Open any kind of image data and take its usable samples.
+
+    Raises:
+        UserError: see ``sources``.
+    """
+    manifest = open_source(
+        data,
+        path_column=options.path_column,
+        label_column=options.label_column,
+        image_column=options.image_column,
+        classes=classes,
+    )
+    return ImageSet(manifest, Reader(manifest), np.flatnonzero(manifest.usable))
+
+
+def open_training_data(config: TrainConfig) -> TrainData:
+    """Open training, measuring and clean images.
+
+    Raises:
+        UserError: any of them cannot be used.
+    """
+    if not config.data:
+        raise UserError("Name the training images: thresher train DATA. See thresher train --help.")
+    whole = open_images(config.data, config, None)
+    unreadable = require_readable_classes(whole.manifest, whole.reader)
+    sizes = probe(whole.manifest, whole.reader, seed=config.seed)
+    manifest = whole.manifest.with_states({**unreadable, **sizes.unreadable})
+    whole = ImageSet(manifest, whole.reader, np.flatnonzero(manifest.usable))
+    classes = manifest.classes
+    train, measure, measured_on = whole, None, "nothing"
+    if config.val is not None:
+        measure, measured_on = open_images(config.val, config, classes), "validation labels"
+    elif config.val_share > 0:
+        train, measure = _hold_out(whole, config.val_share, config.seed)
+        measured_on = "noisy held-out labels"
+    return TrainData(
+        train=train,
+        measure=measure,
+        measured_on=measured_on,
+        clean=open_images(config.clean, config, classes) if config.clean else None,
+        median_side=int(np.median(sizes.sizes.min(axis=1))),
+    )
+
+
+def _hold_out(whole: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Split at random, each class by itself, so that none is lost to either side."""
+    draws = uniforms(seed, 0, whole.ids, _HOLD_OUT_STREAM, 1)[:, 0]
+    share = min(share, MOST_HELD_OUT / len(whole.ids))
+    held = np.zeros(len(whole.ids), dtype=bool)
+    by_label = np.lexsort((draws, whole.labels))
+    bounds = np.searchsorted(whole.labels[by_label], np.arange(len(whole.manifest.classes) + 1))
+    for start, stop in itertools.pairwise(bounds):
+        held[by_label[start : start + round(share * (stop - start))]] = True
+    return (
+        ImageSet(whole.manifest, whole.reader, whole.ids[~held]),
+        ImageSet(whole.manifest, whole.reader, whole.ids[held]),
+    )

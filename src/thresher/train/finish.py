@@ -1,0 +1,64 @@
+"""What a run leaves behind when its last step is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from thresher.config import ResolvedConfig
+from thresher.export.weights import write_weights
+from thresher.ledger.ledger import Ledger
+from thresher.ledger.table import write_ledger
+from thresher.methods.base import Method
+from thresher.sources.manifest import Manifest
+from thresher.train.learner import Learner
+from thresher.train.run_dir import RunDir
+
+_CHUNK = 65_536
+
+
+def write_ledger_table(path: Path, manifest: Manifest, ledger: Ledger, method: Method) -> None:
+    """Let the method judge every sample and write the ledger for people."""
+    suggested = np.zeros(len(ledger), dtype=np.int64)
+    confidence = np.zeros(len(ledger), dtype=np.float32)
+    clean = np.zeros(len(ledger), dtype=np.float32)
+    for part, rows in ledger.chunks(_CHUNK):
+        judgement = method.judge(rows, ledger.labels[part])
+        suggested[part] = judgement.suggested.cpu().numpy()
+        confidence[part] = judgement.confidence.cpu().numpy()
+        clean[part] = judgement.clean_probability.cpu().numpy()
+    weight = ledger.columns["weight"]
+    write_ledger(
+        path,
+        manifest,
+        ledger.ids,
+        suggested=suggested,
+        confidence=confidence,
+        clean_probability=clean,
+        weight=weight.reshape(len(ledger), -1).float().mean(dim=1).cpu().numpy(),
+        seen=ledger.columns["seen"].cpu().numpy(),
+    )
+
+
+def write_networks(
+    run: RunDir,
+    config: ResolvedConfig,
+    method: Method,
+    learners: Sequence[Learner],
+    classes: tuple[str, ...],
+) -> None:
+    """Write each network's weights, and beside them what timm needs to load the first."""
+    for index, learner in enumerate(learners):
+        network = learner.ema if method.predicts_with_teacher else learner.module
+        assert isinstance(network, torch.nn.Module)
+        write_weights(
+            network,
+            run.weights(index),
+            run.timm_config if index == 0 else None,
+            architecture=config.model,
+            image_size=config.image_size,
+            classes=classes,
+        )

@@ -1,0 +1,120 @@
+"""Sums over an epoch, kept on the device so that no step waits for the host."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thresher.train.evaluate import Score
+from thresher.types import Progress, StepResult
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall time of an epoch's training part, seconds, and the share of it spent without data."""
+
+    seconds: float
+    waiting: float
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What an epoch came to; one line of ``metrics.jsonl``.
+
+    Attributes:
+        epoch, epochs: counted from 1, for people.
+        loss: per network, the weighted mean.
+        kept_share: mean weight of the given labels, 0 to 1.
+        accuracy: 0 to 1 where measured.
+        images_per_second: images trained on, each counted once however many networks see it.
+        data_wait_share: share of the time spent waiting for the loader.
+    """
+
+    epoch: int
+    epochs: int
+    round: int
+    loss: tuple[float, ...]
+    lr: float
+    kept_share: float
+    accuracy: float | None
+    images: int
+    images_per_second: float
+    data_wait_share: float
+    seconds: float
+
+
+class Meter:
+    """Accumulates one epoch.
+
+    ``sums`` is float64[2 * networks + 2]: losses, weights, kept weight, images.
+    """
+
+    def __init__(self, networks: int, device: torch.device) -> None:
+        self.networks = networks
+        # MPS has no float64; an epoch's sums fit float32 well enough there.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.sums = torch.zeros(2 * networks + 2, dtype=dtype, device=device)
+        self._seconds = 0.0
+        self._waited = 0.0
+        self._started = time.perf_counter()
+        self._waited_before = 0.0
+
+    def add(self, result: StepResult, valid: Tensor) -> None:
+        """Count one step."""
+        mask = valid.to(self.sums.dtype)
+        weight = result.records["weight"].to(self.sums.dtype)
+        kept = (weight.reshape(len(mask), -1).mean(dim=1) * mask).sum()
+        parts = [*result.loss_sums, *result.weight_sums, kept, mask.sum()]
+        self.sums += torch.stack([part.detach().to(self.sums.dtype) for part in parts])
+
+    def is_finite(self) -> bool:
+        """Whether all losses so far are finite; waits for the device."""
+        return bool(torch.isfinite(self.sums).all())
+
+    def resume_clock(self, waited: float) -> None:
+        """Start timing; ``waited`` is the loader's counter now."""
+        self._started, self._waited_before = time.perf_counter(), waited
+
+    def stop_clock(self, waited: float) -> Timing:
+        """Stop timing and return what this epoch took, also before an interruption."""
+        self._seconds += time.perf_counter() - self._started
+        self._waited += waited - self._waited_before
+        return Timing(self._seconds, self._waited)
+
+    @property
+    def seconds_so_far(self) -> float:
+        """Seconds of this epoch until now."""
+        return self._seconds + time.perf_counter() - self._started
+
+    def summary(
+        self, progress: Progress, timing: Timing, totals: Tensor, score: Score | None, lr: float
+    ) -> EpochMetrics:
+        """The epoch in numbers; ``totals`` are ``sums`` over all ranks."""
+        values = totals.tolist()
+        losses, weights = values[: self.networks], values[self.networks : -2]
+        kept, images = values[-2:]
+        return EpochMetrics(
+            epoch=progress.epoch + 1,
+            epochs=progress.epochs,
+            round=progress.round + 1,
+            loss=tuple(a / max(b, 1e-9) for a, b in zip(losses, weights, strict=True)),
+            lr=lr,
+            kept_share=kept / max(images, 1.0),
+            accuracy=None if score is None else score.accuracy,
+            images=int(images),
+            images_per_second=images / max(timing.seconds, 1e-9),
+            data_wait_share=timing.waiting / max(timing.seconds, 1e-9),
+            seconds=timing.seconds,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on."""
+        return {"sums": self.sums.cpu()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self.sums.copy_(state["sums"])

@@ -1,0 +1,120 @@
+"""How a run shows itself: a bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from thresher.train.meter import EpochMetrics, Meter
+from thresher.types import Progress as Position
+
+_REFRESH_SECONDS = 0.2
+_LINE_SECONDS = 5.0
+
+
+class Display:
+    """Shows progress on a console; does nothing on ranks other than the first.
+
+    Args:
+        console: where to.
+        steps: of one epoch.
+        measured_on: what accuracy is measured against, in words.
+        active: false for ranks that keep silent.
+    """
+
+    def __init__(self, console: Console, steps: int, measured_on: str, active: bool) -> None:
+        self._console = console
+        self._steps = steps
+        self._measured_on = measured_on
+        self._active = active
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            transient=True,
+            disable=not (active and console.is_terminal),
+        )
+        self._task = self._bar.add_task("", total=steps, text="")
+        self._shown = self._printed = 0.0
+        self._epoch_seconds: list[float] = []
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def on_step(self, position: Position, meter: Meter) -> None:
+        """Move the bar, a few times a second."""
+        now = time.monotonic()
+        if self._bar.disable or now - self._shown < _REFRESH_SECONDS:
+            return
+        self._shown = now
+        done = position.step - position.epoch * self._steps + 1
+        rate = meter.sums[-1].item() / max(meter.seconds_so_far, 1e-9)
+        left = self._time_left(position.epochs - position.epoch, done / self._steps, meter)
+        self._bar.update(
+            self._task,
+            completed=done,
+            description=f"epoch {position.epoch + 1}/{position.epochs}",
+            text=f"{rate:,.0f} images/s  {left}",
+        )
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        """Print the epoch; in plain output, not more often than every few seconds."""
+        self._epoch_seconds.append(metrics.seconds)
+        now = time.monotonic()
+        last = metrics.epoch == metrics.epochs
+        if not self._active or not (
+            last or metrics.accuracy is not None or now - self._printed > _LINE_SECONDS
+        ):
+            return
+        self._printed = now
+        self._console.print(self.line(metrics), highlight=False, soft_wrap=True)
+
+    def line(self, metrics: EpochMetrics) -> str:
+        """An epoch in one line."""
+        accuracy = (
+            ""
+            if metrics.accuracy is None
+            else f"  accuracy {metrics.accuracy:.1%} ({self._measured_on})"
+        )
+        left = (
+            sum(self._epoch_seconds) / len(self._epoch_seconds) * (metrics.epochs - metrics.epoch)
+        )
+        return (
+            f"epoch {metrics.epoch:>3}/{metrics.epochs}"
+            f"  loss {' '.join(f'{loss:.3f}' for loss in metrics.loss)}"
+            f"  kept {metrics.kept_share:.0%}"
+            f"  {metrics.images_per_second:,.0f} images/s"
+            f"  waiting for data {metrics.data_wait_share:.0%}"
+            f"  {duration(left)} left{accuracy}"
+        )
+
+    def _time_left(self, epochs: int, done: float, meter: Meter) -> str:
+        past = self._epoch_seconds or [meter.seconds_so_far / max(done, 1e-9)]
+        return duration(sum(past) / len(past) * (epochs - done)) + " left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45s, 3m20s, 2h05m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+Say = Callable[[str], None]

@@ -1,0 +1,148 @@
+"""What follows from the data: every ``None`` of a configuration gets its value here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from thresher.config import Precision, ResolvedConfig, TrainConfig
+from thresher.errors import UserError
+from thresher.models.factory import SMALL_IMAGE_LIMIT, check_model_name
+
+_ADAMW_FAMILIES = ("vit", "deit", "swin", "convnext", "maxvit", "eva", "beit", "hiera", "mobilevit")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known before training.
+
+    Attributes:
+        num_samples: usable training images.
+        median_side: median of the images' shorter sides, in pixels.
+        accelerator: cpu, cuda or mps.
+    """
+
+    num_samples: int
+    median_side: int
+    accelerator: str
+
+
+def resolve(config: TrainConfig, facts: Facts) -> ResolvedConfig:
+    """Fill in all that the user left open.
+
+    Raises:
+        UserError: a value that cannot be.
+    """
+    _check(config)
+    size = config.image_size or _image_size(facts.median_side)
+    small = size <= SMALL_IMAGE_LIMIT
+    on_cpu = facts.accelerator == "cpu"
+    model = config.model or _model(small, on_cpu)
+    check_model_name(model)
+    batch = config.batch_size or _batch_size(small, on_cpu, facts.num_samples)
+    epochs = config.epochs or _epochs(small, facts.num_samples)
+    adamw = model.startswith(_ADAMW_FAMILIES)
+    optimizer = config.optimizer or ("adamw" if adamw else "sgd")
+    steps = max(1, epochs * -(-facts.num_samples // batch))
+    chosen: dict[str, Any] = {
+        "image_size": size,
+        "model": model,
+        "batch_size": batch,
+        "epochs": epochs,
+        "optimizer": optimizer,
+        "lr": config.lr or _learning_rate(optimizer, small, batch),
+        "weight_decay": _or(
+            config.weight_decay, 0.05 if optimizer == "adamw" else 5e-4 if small else 5e-5
+        ),
+        "ema_decay": _or(config.ema_decay, min(0.9998, max(0.9, 1 - 30 / steps))),
+        "augment": config.augment or ("small" if small else "photo"),
+        "precision": config.precision or _precision(facts.accelerator),
+        "devices": config.devices or 1,
+        "threads": config.threads or max(1, min(16, (os.cpu_count() or 2))),
+        "eval_every": config.eval_every or max(1, epochs // 10),
+    }
+    fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    return ResolvedConfig(**{**fields, **chosen})
+
+
+def accelerator_of(name: str) -> str:
+    """The kind of device that ``--accelerator`` means on this machine."""
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _check(config: TrainConfig) -> None:
+    at_least_one = (
+        "epochs",
+        "batch_size",
+        "image_size",
+        "threads",
+        "devices",
+        "eval_every",
+        "keep_checkpoints",
+    )
+    for name in at_least_one:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+    if config.lr is not None and config.lr <= 0:
+        raise UserError(f"--lr is {config.lr}; it must be above 0.")
+    if not 0 <= config.val_share < 1:
+        raise UserError(f"--val-share is {config.val_share}; it must be at least 0 and below 1.")
+    if config.ema_decay is not None and not 0 <= config.ema_decay < 1:
+        raise UserError(f"--ema-decay is {config.ema_decay}; it must be at least 0 and below 1.")
+    if not 0 < config.warmup_share < 1:
+        raise UserError(f"--warmup-share is {config.warmup_share}; it must lie between 0 and 1.")
+    if config.seed < 0:
+        raise UserError(f"--seed is {config.seed}; it must not be negative.")
+
+
+def _image_size(side: int) -> int:
+    if side <= SMALL_IMAGE_LIMIT:
+        return max(16, -(-side // 4) * 4)
+    return min(224, -(-side // 32) * 32)
+
+
+def _model(small: bool, on_cpu: bool) -> str:
+    if not small:
+        return "resnet50"
+    return "small_cnn" if on_cpu else "small_resnet"
+
+
+def _batch_size(small: bool, on_cpu: bool, num_samples: int) -> int:
+    if not small:
+        return 32 if on_cpu else 256
+    return 128 if num_samples < 20_000 else 512
+
+
+def _epochs(small: bool, num_samples: int) -> int:
+    """Fewer passes the more there is to see; about 10 million images for large collections."""
+    most = 60 if small else 30
+    return max(10, min(most, 10_000_000 // max(1, num_samples)))
+
+
+def _learning_rate(optimizer: str, small: bool, batch: int) -> float:
+    """Linear in the batch size (Goyal et al. 2017), bounded where that rule ends."""
+    if optimizer != "sgd":
+        return min(2e-3, 5e-4 * batch / 256)
+    return min(0.4, 0.1 * batch / 128) if small else min(1.6, 0.1 * batch / 256)
+
+
+def _precision(accelerator: str) -> Precision:
+    """bfloat16 where the hardware multiplies it faster than float32."""
+    if accelerator == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    if accelerator == "cpu":
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+    return "fp32"

@@ -1,0 +1,228 @@
+"""A whole run: open, check, build, train, and leave everything that explains it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import yaml
+from rich.console import Console
+
+from thresher import __version__
+from thresher.config import ResolvedConfig, TrainConfig
+from thresher.dist.runtime import Runtime
+from thresher.errors import UserError
+from thresher.methods import resolve_name
+from thresher.train import build
+from thresher.train.data import TrainData, open_training_data
+from thresher.train.events import open_events
+from thresher.train.finish import write_ledger_table, write_networks
+from thresher.train.loop import Listener, Loop
+from thresher.train.meter import EpochMetrics
+from thresher.train.progress import Display
+from thresher.train.resolve import Facts, accelerator_of, resolve
+from thresher.train.run_dir import RunDir
+from thresher.types import Progress
+
+_MAY_DIFFER_ON_RESUME = {
+    "threads",
+    "cache",
+    "eval_every",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "devices",
+}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run came to.
+
+    Attributes:
+        path: the run's directory.
+        accuracy: on the measured images, of the last epoch; None without any.
+        measured_on: what the accuracy was measured against.
+        seconds: wall time of everything.
+    """
+
+    path: Path
+    accuracy: float | None
+    measured_on: str
+    seconds: float
+
+
+def train(
+    config: TrainConfig,
+    method_options: Any,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> RunResult:
+    """Train as configured and fill the run's directory.
+
+    Args:
+        config: what to do; ``None`` fields follow from the data.
+        method_options: the method's own ``Options``.
+        out: the run's directory.
+        resume: go on from the newest checkpoint in ``out``.
+        overwrite: replace the run in ``out``.
+        console: where progress is shown.
+
+    Raises:
+        UserError: any bad input; ``out`` is untouched if nothing was trained.
+        Interrupted: asked to stop; a checkpoint was saved first.
+    """
+    started = time.perf_counter()
+    console = console or Console()
+    config = dataclasses.replace(config, method=resolve_name(config.method))
+    data = open_training_data(config)
+    resolved = resolve(
+        config, Facts(len(data.train.ids), data.median_side, accelerator_of(config.accelerator))
+    )
+    runtime = Runtime(resolved.accelerator, resolved.devices, resolved.precision)
+    method = build.build_method(resolved, method_options, data)
+    feed = build.build_feeds(resolved, data, method, runtime)
+    measure = build.build_measure(resolved, data, method, runtime)
+    classes = data.train.manifest.classes
+    make_learner = build.learner_maker(resolved, len(classes), runtime)
+    make_learner(0, 0)  # refuses weights that do not fit before anything is written
+
+    run = RunDir(out)
+    if resume:
+        _require_same(run, resolved, data)
+    run.prepare(resume=resume, overwrite=overwrite)
+    if runtime.is_first:
+        run.write_config(resolved, method_options)
+        data.train.manifest.save(run.manifest)
+        _announce(console, resolved, data, feed.loader.caches, out)
+    events = open_events(run.events)
+    display = Display(console, feed.order.steps, data.measured_on, runtime.is_first)
+    last: list[EpochMetrics] = []
+
+    def on_epoch(metrics: EpochMetrics) -> None:
+        last[:] = [metrics]
+        if runtime.is_first:
+            against = data.measured_on if metrics.accuracy is not None else None
+            run.append_metrics(
+                {"event": "epoch", **dataclasses.asdict(metrics), "accuracy_against": against}
+            )
+            events.add_epoch(metrics)
+            display.on_epoch(metrics)
+
+    def on_step(progress: Progress, meter: Any) -> None:
+        display.on_step(progress, meter)
+
+    loop = Loop(
+        resolved,
+        runtime,
+        method,
+        feed,
+        build.build_ledger(feed, method),
+        make_learner,
+        measure,
+        run.checkpoints,
+        {"classes": list(classes), "method": resolved.method, "model": resolved.model},
+        Listener(on_step, on_epoch),
+    )
+    try:
+        with display:
+            loop.run(resume)
+    finally:
+        feed.loader.close()
+        events.close()
+    unreadable = dict(feed.loader.unreadable)
+    manifest = data.train.manifest.with_states(unreadable)
+    manifest.save(run.manifest)
+    write_ledger_table(run.ledger, manifest, loop.ledger, method)
+    write_networks(run, resolved, method, loop.learners, classes)
+    accuracy = last[0].accuracy if last else None
+    result = RunResult(out, accuracy, data.measured_on, time.perf_counter() - started)
+    run.write_summary(
+        {
+            "accuracy": accuracy,
+            "accuracy_against": data.measured_on,
+            "num_samples": len(data.train.ids),
+            "num_unreadable": int(np.sum(~manifest.usable)),
+            "seconds": round(result.seconds, 1),
+            "thresher": __version__,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "python": platform.python_version(),
+        }
+    )
+    return result
+
+
+def _announce(
+    console: Console, config: ResolvedConfig, data: TrainData, cached: bool, out: Path
+) -> None:
+    """Print what will happen."""
+    manifest = data.train.manifest
+    left_out = len(manifest) - int(manifest.usable.sum())
+    measured = 0 if data.measure is None else len(data.measure.ids)
+    console.print(
+        f"{len(data.train.ids):,} training images in {len(manifest.classes)} classes"
+        + (f", {left_out:,} unusable so far" if left_out else "")
+        + (f"; accuracy on {measured:,} images against {data.measured_on}" if measured else "")
+        + (f"; {len(data.clean.ids):,} clean images" if data.clean else "")
+        + ("; decoded images stay in memory" if cached else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
+    shown = yaml.safe_dump(
+        dataclasses.asdict(config), sort_keys=False, default_flow_style=True, width=10**6
+    )
+    console.print(f"configuration {shown.strip()}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"run directory {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _require_same(run: RunDir, config: ResolvedConfig, data: TrainData) -> None:
+    """Refuse to go on with other settings or other images.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    from thresher.sources.manifest import Manifest
+
+    before = run.read_config() if run.config.is_file() else None
+    if before is None:
+        return  # ``prepare`` says that there is no run
+    now = dataclasses.asdict(config)
+    different = [
+        f"{name} (was {before.get(name)}, now {value})"
+        for name, value in now.items()
+        if name not in _MAY_DIFFER_ON_RESUME and before.get(name) != value
+    ]
+    if different:
+        raise UserError(
+            f"--resume: {run.path} was trained with other settings: {', '.join(different[:5])}."
+            " Give the same ones, or leave them out to take the run's own."
+        )
+    old = Manifest.load(run.manifest)
+    new = data.train.manifest
+    if old.classes != new.classes:
+        raise UserError(
+            f"--resume: {run.path} was trained on the classes {', '.join(old.classes[:5])} …, but"
+            f" {config.data} now has {', '.join(new.classes[:5])} …"
+        )
+    if _fingerprint(old) != _fingerprint(new):
+        raise UserError(
+            f"--resume: the images or labels of {config.data} have changed since {run.path} began"
+            f" ({len(old):,} images then, {len(new):,} now). Start a new run with another --out."
+        )
+
+
+def _fingerprint(manifest: Any) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(manifest.labels).tobytes())
+    digest.update("\0".join(manifest.table["key"].to_pylist()).encode())
+    return digest.hexdigest()

@@ -1,0 +1,141 @@
+"""The directory of a run: what lies where, and who may write into it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from thresher.config import ResolvedConfig
+from thresher.errors import UserError
+from thresher.files import explain_write_errors, write_atomically
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Names of everything a run leaves behind."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration; ``thresher train --config`` takes it."""
+        return self.path / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """Every image of the data with its state."""
+        return self.path / "manifest.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line per epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def ledger(self) -> Path:
+        """One row per training sample."""
+        return self.path / "ledger.parquet"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def events(self) -> Path:
+        """Folder of TensorBoard events."""
+        return self.path / "tensorboard"
+
+    @property
+    def timm_config(self) -> Path:
+        """timm's config.json, beside the weights, so that timm loads the folder."""
+        return self.path / "config.json"
+
+    @property
+    def summary(self) -> Path:
+        """Final figures."""
+        return self.path / "summary.json"
+
+    def weights(self, network: int) -> Path:
+        """Weights of a network, counted from 0; the first is ``model.safetensors``."""
+        return self.path / (
+            "model.safetensors" if network == 0 else f"model-{network + 1}.safetensors"
+        )
+
+    def prepare(self, *, resume: bool, overwrite: bool) -> None:
+        """Make the directory ready.
+
+        Raises:
+            UserError: it holds another run or something else, there is nothing to resume, or it
+                cannot be written.
+        """
+        if resume and overwrite:
+            raise UserError("--resume and --overwrite exclude each other.")
+        holds_run = self.config.is_file()
+        if resume and not holds_run:
+            raise UserError(
+                f"--resume: {self.path} holds no run. Name the run's directory with --out."
+            )
+        with explain_write_errors(self.path):
+            if not resume and self.path.exists():
+                self._clear(holds_run, overwrite)
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def _clear(self, holds_run: bool, overwrite: bool) -> None:
+        if not self.path.is_dir():
+            raise UserError(f"--out {self.path} is a file. Name a directory.")
+        if not any(self.path.iterdir()):
+            return
+        if not holds_run:
+            raise UserError(
+                f"--out {self.path} is not empty and holds no run of Thresher, so it is left as it"
+                " is. Choose another directory."
+            )
+        if not overwrite:
+            raise UserError(
+                f"--out {self.path} already holds a run. Add --resume to go on with it, --overwrite"
+                " to replace it, or choose another directory."
+            )
+        shutil.rmtree(self.path)
+
+    def write_config(self, config: ResolvedConfig, method_options: Any) -> None:
+        """Write the resolved configuration with the method's own options below its name."""
+        body = dataclasses.asdict(config)
+        body[config.method] = dataclasses.asdict(method_options)
+        with write_atomically(self.config) as temporary:
+            temporary.write_text(
+                "# Resolved. To run it again: thresher train --config THIS --out NEW\n"
+                + yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
+            )
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved configuration as plain values.
+
+        Raises:
+            UserError: this is no run's directory.
+        """
+        try:
+            body = yaml.safe_load(self.config.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{self.path} is not a run: it has no config.yaml.") from None
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.config} cannot be read: {error}") from None
+        if not isinstance(body, dict) or "model" not in body:
+            raise UserError(f"{self.config} is not a run's configuration.")
+        return body
+
+    def append_metrics(self, values: dict[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl``."""
+        with explain_write_errors(self.metrics), self.metrics.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def write_summary(self, values: dict[str, Any]) -> None:
+        """Write the final figures."""
+        with write_atomically(self.summary) as temporary:
+            temporary.write_text(json.dumps(values, indent=1) + "\n")

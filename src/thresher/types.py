@@ -1,0 +1,129 @@
+"""The values that rooms hand to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class View(Enum):
+    """One way of looking at an image.
+
+    PLAIN is unaltered, WEAK flips and shifts (or crops), STRONG adds distortion, colour and holes.
+    """
+
+    PLAIN = "plain"
+    WEAK = "weak"
+    STRONG = "strong"
+
+
+class Column(NamedTuple):
+    """A value that a method keeps per sample: its name, its width and its value before any step."""
+
+    name: str
+    width: int = 1
+    dtype: str = "float32"
+    initial: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's samples on the device. Shapes do not change from step to step.
+
+    Attributes:
+        ids: int64[B], the samples' ids in the manifest.
+        views: one float[B, 3, S, S] per view that the method declared, normalised.
+        labels: int64[B], the given labels.
+        valid: bool[B], false in places that only fill the shape; they must weigh nothing.
+        clean: samples whose labels are trusted, where the user has some.
+    """
+
+    ids: Tensor
+    views: tuple[Tensor, ...]
+    labels: Tensor
+    valid: Tensor
+    clean: Batch | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the run stands. All counts start at 0.
+
+    Attributes:
+        epoch, epochs: of the whole run.
+        step, steps: of the whole run.
+        round, rounds: rounds of fresh networks; most methods have one.
+        round_epoch, round_epochs: within the round.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    round: int = 0
+    rounds: int = 1
+    round_epoch: int = 0
+    round_epochs: int = 1
+
+    @property
+    def fraction(self) -> float:
+        """Share of the whole run that is done, 0 to 1."""
+        return self.step / self.steps
+
+    @property
+    def last_epoch_of_round(self) -> bool:
+        """True in the last epoch before networks are made afresh, or the run ends."""
+        return self.round_epoch == self.round_epochs - 1
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of a method's networks, as the method may use it.
+
+    Attributes:
+        student: images to logits float32[B, C]; gradients flow.
+        teacher: the student's exponential moving average in eval mode; no gradients.
+    """
+
+    student: Callable[[Tensor], Tensor]
+    teacher: Callable[[Tensor], Tensor]
+    module: nn.Module
+
+
+Rows = Mapping[str, "Tensor"]
+"""Columns of the ledger for the samples of one batch (or of all): name to [B], [B, width]."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a method decided in one step; the loop does the rest.
+
+    Attributes:
+        loss_sums: per network the weighted sum of losses, a scalar with gradient.
+        weight_sums: per network the sum of the weights, a scalar without gradient.
+        records: values to keep in the ledger, name to [B] or [B, width].
+    """
+
+    loss_sums: tuple[Tensor, ...]
+    weight_sums: tuple[Tensor, ...]
+    records: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a run believes of the given labels in the end.
+
+    Attributes:
+        clean_probability: float[N], that the given label is right: 1 clean, 0 wrong.
+        suggested: int64[N], the most believed label, often the given one.
+        confidence: float[N], of the suggested label, 0 to 1.
+    """
+
+    clean_probability: Tensor
+    suggested: Tensor
+    confidence: Tensor
