@@ -24,7 +24,7 @@ def test_integer_labels_get_the_names_of_the_metadata(tmp_path: Path, plain: boo
     assert manifest.kind == "parquet"
     assert manifest.classes == ("zebra", "ant", "猫")
     assert manifest.labels.tolist() == [2, 0, 1, 1, -1, 0, -1]
-    assert manifest.states == ["ok"] * 4 + ["no label", "ok", "no label"]
+    assert manifest.states.tolist() == ["ok"] * 4 + ["no label", "ok", "no label"]
     assert [manifest.key(i) for i in (0, 6)] == ["a.parquet:0", "a.parquet:6"]
     reader = Reader(manifest)
     assert [reader.read(i) for i in (6, 0, 3, 1, 2, 5, 4)] == [
@@ -89,7 +89,7 @@ def test_columns_of_any_name_by_option(tmp_path: Path) -> None:
 def test_without_labels(tmp_path: Path) -> None:
     path = write_parquet_images(tmp_path / "a.parquet", IMAGES[:2], None)
     manifest = open_source(str(path), labelled=False)
-    assert manifest.states == ["ok", "ok"]
+    assert manifest.states.tolist() == ["ok", "ok"]
     assert Reader(manifest).read(1) == IMAGES[1]
 
 

@@ -79,7 +79,7 @@ def test_integers_are_sorted_by_value_and_leading_zeros_kept(
 
 def test_rows_without_label_or_path_are_marked(tmp_path: Path, images: dict[str, bytes]) -> None:
     manifest = open_rows(tmp_path, "path,label\nd 1.jpg,a\nd 2.jpg,  \n,b\n")
-    assert manifest.states == ["ok", "no label", "no path"]
+    assert manifest.states.tolist() == ["ok", "no label", "no path"]
     assert manifest.labels.tolist() == [0, -1, 1]
 
 
@@ -89,7 +89,7 @@ def test_null_labels_of_a_parquet_table(tmp_path: Path, images: dict[str, bytes]
     manifest = open_source(str(tmp_path / "t.parquet"))
     assert manifest.classes == ("1", "2")
     assert manifest.labels.tolist() == [1, -1, -1, 0]
-    assert manifest.states == ["ok", "no label", "no label", "ok"]
+    assert manifest.states.tolist() == ["ok", "no label", "no label", "ok"]
 
 
 def test_absolute_paths(tmp_path: Path, images: dict[str, bytes]) -> None:
@@ -102,7 +102,7 @@ def test_absolute_paths(tmp_path: Path, images: dict[str, bytes]) -> None:
 
 def test_without_labels_only_paths_are_needed(tmp_path: Path, images: dict[str, bytes]) -> None:
     manifest = open_rows(tmp_path, "path\nd 1.jpg\n", labelled=False)
-    assert manifest.states == ["ok"]
+    assert manifest.states.tolist() == ["ok"]
     assert manifest.labels.tolist() == [-1]
 
 
@@ -115,12 +115,12 @@ def test_without_labels_only_paths_are_needed(tmp_path: Path, images: dict[str, 
         (
             b"where,what\nx,y\n",
             "{} has no column that is known to hold the path. Its columns: 'where', 'what'. "
-            "Choose the path column with --path_column.",
+            "Choose the path column with --path-column.",
         ),
         (
             b"path,what\nx,y\n",
             "{} has no column that is known to hold the label. Its columns: 'path', 'what'. "
-            "Choose the label column with --label_column.",
+            "Choose the label column with --label-column.",
         ),
         (b"path,label\nd 1.jpg,caf\xe9\n", "{} is not UTF-8 text"),
         (b"p\xe9th,label\nd 1.jpg,a\n", "{} is not UTF-8 text"),
@@ -173,7 +173,7 @@ def test_json_lines_that_cannot_be_used(
 def test_missing_files_are_marked_by_option(tmp_path: Path, images: dict[str, bytes]) -> None:
     text = "path,label\nd 1.jpg,a\nx.jpg,b\n"
     manifest = open_rows(tmp_path, text, allow_damaged=True)
-    assert manifest.states == ["ok", "file not found"]
+    assert manifest.states.tolist() == ["ok", "file not found"]
 
 
 def test_missing_files_are_found_in_small_and_large_folders(tmp_path: Path) -> None:

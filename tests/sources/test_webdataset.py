@@ -57,7 +57,7 @@ def test_json_labels_as_text_number_or_chosen_field(tmp_path: Path) -> None:
     manifest = open_source(path)
     assert manifest.classes == ("?", "a", "b")
     assert manifest.labels.tolist() == [2, 1, -1, -1, -1, -1, 0]
-    assert manifest.states == ["ok", "ok"] + ["no label"] * 4 + ["ok"]
+    assert manifest.states.tolist() == ["ok", "ok"] + ["no label"] * 4 + ["ok"]
     assert open_source(path, label_column="q").classes == ("1", "2")
 
 

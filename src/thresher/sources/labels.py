@@ -104,7 +104,7 @@ def _check_type(kind: pa.DataType, request: Request) -> None:
     if not scalar:
         raise UserError(
             f"The label column of {request.data} is of type {kind}; labels are integers or text. "
-            "Choose another column with --label_column."
+            "Choose another column with --label-column."
         )
 
 
@@ -121,7 +121,7 @@ def _name_of(
         if not value.is_integer():
             raise UserError(
                 f"The label column of {request.data} holds fractions ({value}); labels are "
-                "integers or text. Choose another column with --label_column."
+                "integers or text. Choose another column with --label-column."
             )
         value = int(value)
     if names is None:

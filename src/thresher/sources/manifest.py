@@ -9,12 +9,12 @@ kind       shard                        offset                length
 files      folder that ``key`` is under -1                    bytes or -1
 tar        tar file                     byte of the content   bytes
 parquet    Parquet file                 row in the file       bytes or -1
+lmdb       LMDB folder or file          number of the record  -1
 ========== ============================ ===================== =================
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,25 +22,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from thresher.errors import UserError
 from thresher.files import write_atomically
+from thresher.sources.manifest_file import SCHEMA, read_columns, write_columns
+from thresher.sources.places import join
 
 OK = "ok"
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.int64(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),  # for people; repeats only where a table does
-        pa.field("shard", pa.int32(), nullable=False),  # index into Manifest.shards
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("length", pa.int64(), nullable=False),
-        pa.field("label", pa.int32(), nullable=False),  # index into Manifest.classes, -1: none
-        pa.field("state", pa.dictionary(pa.int16(), pa.string()), nullable=False),
-    ]
-)
-_METADATA_KEY = b"thresher.manifest"
+OTHER = "unreadable"
+_MOST_REASONS = 30_000  # of the 32,767 that the column's codes can tell apart
 
 
 @dataclass(frozen=True)
@@ -50,7 +39,7 @@ class Manifest:
     Attributes:
         table: one row per sample, in id order, with the columns of ``SCHEMA``.
         kind: how bytes are read, see the module's table.
-        shards: paths of the shards, absolute.
+        shards: paths or URLs of the shards, absolute; a packed set's file has them relative.
         classes: class names; a label is an index into them.
         source: what the user named, for messages.
         options: what a reader needs beyond the location (a Parquet image column, say).
@@ -74,13 +63,27 @@ class Manifest:
     @property
     def usable(self) -> np.ndarray:
         """bool[N], true where the state is ok and a label is given."""
-        ok = pc.equal(pc.cast(self.table["state"], pa.string()), OK).to_numpy()
-        return np.asarray(ok, dtype=bool) & (self.labels >= 0)
+        codes, reasons = self._states()
+        ok = reasons.index(OK) if OK in reasons else -1  # no sample has -1
+        usable: np.ndarray = (codes == ok) & (self.labels >= 0)
+        return usable
 
     @property
-    def states(self) -> list[str]:
-        """The state of each sample: ``ok`` or the reason why it cannot be used."""
-        return list(pc.cast(self.table["state"], pa.string()).to_pylist())
+    def states(self) -> np.ndarray:
+        """object[N] of text, the state of each sample: ``ok`` or why it cannot be used.
+
+        A fresh array of shared strings: eight bytes a sample. See ``count_states`` for totals.
+        """
+        codes, reasons = self._states()
+        states: np.ndarray = np.array(reasons, dtype=object)[codes]
+        return states
+
+    def count_states(self) -> dict[str, int]:
+        """How many samples are in each state, the most frequent first."""
+        codes, reasons = self._states()
+        counts = np.bincount(codes, minlength=len(reasons))
+        order = np.argsort(-counts, kind="stable")
+        return {reasons[code]: int(counts[code]) for code in order if counts[code]}
 
     def key(self, index: int) -> str:
         """The name of a sample for people: its path below the source, or its member name."""
@@ -90,12 +93,28 @@ class Manifest:
         """Return a copy in which the samples ``{id: reason}`` carry these states."""
         if not states:
             return self
-        column = self.states
+        codes, reasons = self._states()
+        codes = codes.copy()
+        code_of = {reason: code for code, reason in enumerate(reasons)}
         for index, reason in states.items():
-            column[index] = reason
-        position = self.table.schema.get_field_index("state")
-        state = pa.array(column).dictionary_encode().cast(SCHEMA.field("state").type)
-        return replace(self, table=self.table.set_column(position, SCHEMA.field("state"), state))
+            if reason not in code_of and len(code_of) >= _MOST_REASONS:
+                reason = OTHER  # messages that name sizes or bytes may differ for each image
+            codes[index] = code_of.setdefault(reason, len(code_of))
+        return self._with_column("state", _dictionary(codes, list(code_of)))
+
+    def with_state_where(self, where: np.ndarray, reason: str) -> Manifest:
+        """Return a copy in which the samples of the mask bool[N] carry one state."""
+        codes, reasons = self._states()
+        if reason not in reasons:
+            reasons = [*reasons, reason]
+        return self._with_column(
+            "state", _dictionary(np.where(where, np.int16(reasons.index(reason)), codes), reasons)
+        )
+
+    def with_labels(self, labels: np.ndarray, classes: Sequence[str]) -> Manifest:
+        """Return a copy with other labels, int32[N], and the classes that they index."""
+        relabelled = self._with_column("label", pa.array(labels.astype(np.int32)))
+        return replace(relabelled, classes=tuple(classes))
 
     def save(self, path: Path) -> None:
         """Write as Parquet, whole or not at all."""
@@ -107,31 +126,26 @@ class Manifest:
             "source": self.source,
             "options": self.options,
         }
-        table = self.table.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
         with write_atomically(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+            write_columns(self.table, metadata, temporary)
 
     @classmethod
-    def load(cls, path: Path) -> Manifest:
-        """Read what ``save`` wrote.
+    def load(cls, path: Path, folder: str | None = None) -> Manifest:
+        """Read what ``save`` wrote; shards with relative names lie beside the manifest.
+
+        Args:
+            path: the manifest.
+            folder: where relative shards are, if not beside it (a URL that it was fetched from).
 
         Raises:
             UserError: no such file, or it is not a manifest.
         """
-        try:
-            table = pq.read_table(path)
-        except FileNotFoundError:
-            raise UserError(f"There is no manifest at {path}.") from None
-        except pa.ArrowInvalid as error:
-            raise UserError(f"{path} is not a readable Parquet file: {error}") from None
-        raw = (table.schema.metadata or {}).get(_METADATA_KEY)
-        if raw is None:
-            raise UserError(f"{path} is a Parquet file but not a Thresher manifest.")
-        metadata = json.loads(raw)
+        table, metadata = read_columns(path)
+        folder = str(path.absolute().parent) if folder is None else folder
         return cls(
-            table=table.cast(SCHEMA),
+            table=table,
             kind=metadata["kind"],
-            shards=tuple(metadata["shards"]),
+            shards=tuple(join(folder, shard) for shard in metadata["shards"]),
             classes=tuple(metadata["classes"]),
             source=metadata["source"],
             options=metadata["options"],
@@ -139,6 +153,19 @@ class Manifest:
 
     def _column(self, name: str) -> np.ndarray:
         return np.asarray(self.table[name].to_numpy())
+
+    def _states(self) -> tuple[np.ndarray, list[str]]:
+        """int16[N], which of the reasons is each sample's state, and the distinct reasons."""
+        column = self.table["state"].unify_dictionaries()
+        if not column.num_chunks:
+            return np.zeros(0, dtype=np.int16), []
+        parts = [chunk.indices.to_numpy() for chunk in column.chunks]
+        codes = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return codes, column.chunk(0).dictionary.to_pylist()
+
+    def _with_column(self, name: str, values: pa.Array) -> Manifest:
+        position = self.table.schema.get_field_index(name)
+        return replace(self, table=self.table.set_column(position, SCHEMA.field(name), values))
 
 
 def make_manifest(
@@ -190,5 +217,11 @@ def _states(
     num: int, states: Sequence[str] | pa.Array | pa.ChunkedArray | None
 ) -> pa.Array | pa.ChunkedArray:
     if states is None:
-        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(num, dtype=np.int16)), [OK])
+        return _dictionary(np.zeros(num, dtype=np.int16), [OK])
     return _strings(states).dictionary_encode().cast(SCHEMA.field("state").type)
+
+
+def _dictionary(codes: np.ndarray, reasons: Sequence[str]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(
+        pa.array(codes.astype(np.int16)), pa.array(reasons, type=pa.string())
+    )

@@ -43,7 +43,7 @@ def image_column(schema: pa.Schema, request: Request) -> str | None:
     if len(holding_bytes) > 1:
         raise UserError(
             f"Several columns of {request.data} hold bytes: {enumerate_some(holding_bytes, 12)}. "
-            "Choose one with --image_column."
+            "Choose one with --image-column."
         )
     return holding_bytes[0] if holding_bytes else None
 
@@ -123,7 +123,7 @@ def _label_column(schema: pa.Schema, request: Request) -> str:
             return next(iter(named))
         raise UserError(
             f"Several columns of {request.data} are labels: {enumerate_some(list(named), 12)}. "
-            "Choose one with --label_column."
+            "Choose one with --label-column."
         )
     return choose_label_column(schema.names, request)
 
@@ -164,7 +164,7 @@ def _no_images(schema: pa.Schema, request: Request) -> UserError:
     return UserError(
         f"{request.data} has no image column. Its columns: {enumerate_some(schema.names, 12)}. "
         "Images are bytes, or a struct of bytes and path; "
-        "choose the column with --image_column, or for a table of paths --path_column."
+        "choose the column with --image-column, or for a table of paths --path-column."
     )
 
 

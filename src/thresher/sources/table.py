@@ -89,7 +89,7 @@ def _read_columns(request: Request, file: str) -> tuple[pa.ChunkedArray, pa.Chun
         else:
             raise UserError(
                 f"The column '{table.column_names[0]}' of {request.data} is of type {paths.type}; "
-                "paths are text. Choose the path column with --path_column."
+                "paths are text. Choose the path column with --path-column."
             )
     return paths.cast(pa.string()), table.column(1) if request.labelled else None
 
@@ -106,7 +106,7 @@ def choose_columns(existing: list[str], request: Request) -> list[str]:
             request.path_column,
             PATH_COLUMNS,
             what="path",
-            option="--path_column",
+            option="--path-column",
             source=request.data,
         )
     ]
@@ -126,7 +126,7 @@ def choose_label_column(existing: list[str], request: Request) -> str:
         request.label_column,
         LABEL_COLUMNS,
         what="label",
-        option="--label_column",
+        option="--label-column",
         source=request.data,
     )
 

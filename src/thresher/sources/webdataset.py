@@ -55,7 +55,7 @@ def open_webdataset(request: Request, files: Sequence[str]) -> Manifest:
             field = request.label_column or "' or '".join(JSON_FIELDS[:2])
             raise UserError(
                 f"No image in {request.data} has a label: neither a .cls member nor a .json member "
-                f"with the field '{field}' goes with it. Choose a field with --label_column."
+                f"with the field '{field}' goes with it. Choose a field with --label-column."
             )
         labels, classes = encode_labels(pa.chunked_array([given], pa.string()), request)
     else:

@@ -1,0 +1,61 @@
+"""Paths and URLs alike: what a name stands for, before anything is read."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import unquote
+
+_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
+
+
+def is_url(place: str) -> bool:
+    """Whether this is a URL; ``file:`` URLs are none any more once ``plain`` has seen them."""
+    return _URL.match(place) is not None
+
+
+def protocol(url: str) -> str:
+    """The part before ``://``, in lower case."""
+    match = _URL.match(url)
+    assert match is not None, url
+    return match.group(1).lower()
+
+
+def plain(data: str) -> str:
+    """The path that a ``file:`` URL means; anything else as it is."""
+    if not data.lower().startswith("file:"):
+        return data
+    path = data[len("file:") :]
+    if path.startswith("//"):
+        host, _, path = path[2:].partition("/")
+        path = f"/{path}" if host in ("", "localhost") else f"//{host}/{path}"
+    return unquote(path)
+
+
+def absolute(place: str) -> str:
+    """An absolute path, or the URL as it is."""
+    return place if is_url(place) else os.path.abspath(place)  # noqa: PTH100 - links stay
+
+
+def folder_of(place: str) -> str:
+    """The folder that a file lies in, without a slash at its end."""
+    return place.rpartition("/")[0] if is_url(place) else os.path.dirname(absolute(place))  # noqa: PTH120
+
+
+def name_of(place: str) -> str:
+    """The last part of a path or URL, without the query of a signed URL."""
+    return strip_query(place).rstrip("/").rpartition("/")[2]
+
+
+def strip_query(place: str) -> str:
+    """A URL without what follows ``?``; signatures there change, and are secret."""
+    return place.partition("?")[0] if place.startswith(("http://", "https://")) else place
+
+
+def join(folder: str, name: str) -> str:
+    """A name below a folder; an absolute path or URL stands for itself."""
+    if is_url(name) or os.path.isabs(name):  # noqa: PTH117
+        return name
+    if not is_url(folder):
+        return os.path.join(folder, name)  # noqa: PTH118
+    return f"{folder.rstrip('/')}/{name}"
