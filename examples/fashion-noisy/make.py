@@ -54,9 +54,7 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * num_dims).reshape(shape)
 
 
-def choose_balanced(
-    labels: np.ndarray, per_class: int, rng: np.random.Generator
-) -> np.ndarray:
+def choose_balanced(labels: np.ndarray, per_class: int, rng: np.random.Generator) -> np.ndarray:
     """Indices of ``per_class`` random samples of each class, in random order."""
     chosen = [
         rng.choice(np.flatnonzero(labels == c), size=per_class, replace=False)
@@ -71,9 +69,7 @@ def add_noise(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     group_of = {c: set(group) for group in GROUPS for c in group}
     for true in range(len(CLASSES)):
         members = np.flatnonzero(labels == true)
-        wrong = rng.choice(
-            members, size=round(WRONG_SHARE * len(members)), replace=False
-        )
+        wrong = rng.choice(members, size=round(WRONG_SHARE * len(members)), replace=False)
         neighbours = sorted(group_of.get(true, set()) - {true})
         others = [c for c in range(len(CLASSES)) if c != true]
         for index in wrong:
@@ -88,9 +84,7 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write_images(
-    path: Path, images: np.ndarray, labels: np.ndarray, prefix: str
-) -> None:
+def write_images(path: Path, images: np.ndarray, labels: np.ndarray, prefix: str) -> None:
     """Write the layout of Hugging Face image datasets, class names in the schema metadata."""
     features = {
         "image": {"_type": "Image"},
@@ -106,9 +100,7 @@ def write_images(
             "image": pa.array(cells, type=image_type),
             "label": pa.array(labels, type=pa.int64()),
         }
-    ).replace_schema_metadata(
-        {"huggingface": json.dumps({"info": {"features": features}})}
-    )
+    ).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     pq.write_table(table, path, compression="zstd", row_group_size=500)
 
 
@@ -116,9 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--source", type=Path, default=Path("/usr/share/datasets/fashion-mnist")
-    )
+    parser.add_argument("--source", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--train-per-class", type=int, default=200)
     parser.add_argument("--test-per-class", type=int, default=100)
@@ -130,9 +120,7 @@ def main() -> None:
     rows = choose_balanced(labels, args.train_per_class, rng)
     true = labels[rows].astype(np.int64)
     args.out.mkdir(parents=True, exist_ok=True)
-    write_images(
-        args.out / "train.parquet", images[rows], add_noise(true, rng), "train"
-    )
+    write_images(args.out / "train.parquet", images[rows], add_noise(true, rng), "train")
     pq.write_table(
         pa.table({"row": np.arange(len(true)), "label": true}),
         args.out / "train-true.parquet",
@@ -141,9 +129,7 @@ def main() -> None:
     images = read_idx(args.source / "t10k-images-idx3-ubyte.gz")
     labels = read_idx(args.source / "t10k-labels-idx1-ubyte.gz")
     rows = choose_balanced(labels, args.test_per_class, rng)
-    write_images(
-        args.out / "test.parquet", images[rows], labels[rows].astype(np.int64), "test"
-    )
+    write_images(args.out / "test.parquet", images[rows], labels[rows].astype(np.int64), "test")
 
 
 if __name__ == "__main__":

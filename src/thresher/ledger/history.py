@@ -1,13 +1,15 @@
-"""The ledger as methods see it before an epoch: sums over all samples of all ranks, read-only."""
+"""The ledger as methods see it between steps: read-only, with sums over all ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
 from thresher.ledger.ledger import Ledger
 from thresher.types import Rows
+
+_CHUNK = 65_536
 
 
 class LedgerHistory:
@@ -23,15 +25,17 @@ class LedgerHistory:
         self._sum = sum_over_ranks
 
     @property
-    def rows(self) -> Rows:
-        """This rank's columns."""
-        return self._ledger.columns
-
-    @property
     def labels(self) -> Tensor:
         """int64[n], given labels of this rank's samples."""
         return self._ledger.labels
 
-    def sum_over_samples(self, per_rank: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Add up each rank's partial sums (a histogram, say); the same result on every rank."""
-        return {name: self._sum(value) for name, value in per_rank.items()}
+    def chunks(self) -> Iterator[tuple[Rows, Tensor]]:
+        """All samples in order, (columns, labels) of some thousands at a time."""
+        columns = self._ledger.columns
+        for start in range(0, len(self._ledger), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            yield {name: values[part] for name, values in columns.items()}, self.labels[part]
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        """Add up what each rank found in its samples; the same result on every rank."""
+        return self._sum(values)

@@ -6,7 +6,7 @@ batch's filling places write there, so that updates keep one shape and need no t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -63,11 +63,11 @@ class Ledger:
         """Every column without its scratch row; views, not copies."""
         return {name: values[:-1] for name, values in self._columns.items()}
 
-    def chunks(self, size: int) -> Iterator[tuple[slice, Rows]]:
-        """The columns in slices of at most ``size`` rows."""
-        for start in range(0, len(self), size):
-            part = slice(start, min(start + size, len(self)))
-            yield part, {name: values[part] for name, values in self.columns.items()}
+    def overwrite(self, columns: Mapping[str, Tensor]) -> None:
+        """Write whole columns anew, [n, ...] each."""
+        for name, values in columns.items():
+            column = self._columns[name]
+            column[:-1] = values.reshape(-1, *column.shape[1:]).to(column.dtype)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as tensors."""

@@ -27,9 +27,11 @@ class Augmentation:
         flip: mirror half of the images.
         mean, std: of the normalisation, per channel, for values in 0..1.
         rotate: largest rotation of the strong view, in degrees.
-        scale: largest relative change of size of the strong view.
+        scale: largest change of size of the strong view, as a logarithm.
+        shear: largest shear of the strong view.
         translate: largest shift of the strong view, as a share of the side.
-        colour: largest change of brightness, contrast and saturation, as a factor.
+        contrast: largest change of contrast and saturation, as a logarithm.
+        brightness: largest change of brightness, in standard deviations.
         hole: side of the strong view's square hole, as a share of the side.
     """
 
@@ -39,9 +41,11 @@ class Augmentation:
     std: tuple[float, ...]
     rotate: float = 15.0
     scale: float = 0.2
-    translate: float = 0.1
-    colour: float = 0.4
-    hole: float = 0.5
+    shear: float = 0.15
+    translate: float = 0.08
+    contrast: float = 0.35
+    brightness: float = 0.2
+    hole: float = 0.3
 
     def __call__(self, canvas: Tensor, view: View, draws: Tensor) -> Tensor:
         """Make one view of a batch.
@@ -70,14 +74,14 @@ class Augmentation:
 
     def _distorted(self, images: Tensor, draws: Tensor) -> Tensor:
         """Rotate, scale and shift by one affine map with reflected borders."""
-        rotate, grow, right, down = (2 * draws[:, i] - 1 for i in range(4))
-        angle = rotate * (self.rotate * torch.pi / 180)
-        zoom = 1 + grow * self.scale
-        cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+        turn, grow, slant, right, down = (2 * draws[:, i] - 1 for i in range(5))
+        angle = turn * (self.rotate * torch.pi / 180)
+        zoom = torch.exp(grow * self.scale)
+        cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
         reach = 2 * self.translate  # grid coordinates run from -1 to 1
         theta = torch.stack(
             [
-                torch.stack([cos, -sin, right * reach], dim=1),
+                torch.stack([cos, slant * self.shear * zoom - sin, right * reach], dim=1),
                 torch.stack([sin, cos, down * reach], dim=1),
             ],
             dim=1,
@@ -86,14 +90,13 @@ class Augmentation:
         return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
     def _recoloured(self, images: Tensor, draws: Tensor) -> Tensor:
-        brightness, contrast, saturation = (
-            (1 + self.colour * (2 * draws[:, i] - 1))[:, None, None, None] for i in range(3)
+        contrast, saturation = (
+            torch.exp(self.contrast * (2 * draws[:, i] - 1))[:, None, None, None] for i in range(2)
         )
-        images = images * brightness
-        mean = images.mean(dim=(1, 2, 3), keepdim=True)
-        images = mean + (images - mean) * contrast
+        brightness = self.brightness * sum(self.std) / len(self.std) * (2 * draws[:, 2] - 1)
         grey = images.mean(dim=1, keepdim=True)
-        return (grey + (images - grey) * saturation).clamp(0, 1)
+        coloured = grey + (images - grey) * saturation
+        return coloured * contrast + brightness[:, None, None, None]
 
     def _punched(self, images: Tensor, draws: Tensor) -> Tensor:
         """Fill a square with the mean colour (DeVries and Taylor 2017)."""

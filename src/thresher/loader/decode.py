@@ -18,11 +18,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from thresher.sources.probe import MOST_PIXELS
+
 # torchvision 0.29 announces that its decoders will move to TorchCodec; pyproject.toml bounds it.
 warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities")
-
-MAX_PIXELS = 178_956_970
-"""Pillow's own bound against decompression bombs: 512 MB of RGB pixels."""
+# Pillow warns of damaged metadata and large pictures. Neither is a reason to refuse pixels that can
+# be had; the filter is set once, since decoding runs in threads and filters belong to the process.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class DecodeError(ValueError):
@@ -38,6 +40,7 @@ def decode(data: bytes) -> Tensor:
     if not data:
         raise DecodeError("empty file")
     if data[:2] == b"\xff\xd8" and _ends_like_jpeg(data):
+        _refuse_bomb(data)
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         try:
             image: Tensor = decode_jpeg(
@@ -49,6 +52,23 @@ def decode(data: bytes) -> Tensor:
     return _decode_with_pillow(data)
 
 
+def _refuse_bomb(data: bytes) -> None:
+    """Look the size up in a JPEG's frame header; torchvision's decoder has no bound of its own."""
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            _refuse_too_large(width, height)
+            return
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def _refuse_too_large(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise DecodeError(f"too large: {width} x {height} pixels")
+
+
 def _ends_like_jpeg(data: bytes) -> bool:
     """Whether the end marker is there; libjpeg would fill a cut image with grey and say nothing."""
     return b"\xff\xd9" in data[-64:]
@@ -56,13 +76,10 @@ def _ends_like_jpeg(data: bytes) -> bool:
 
 def _decode_with_pillow(data: bytes) -> Tensor:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata is no reason to refuse the pixels
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DecodeError(f"too large: {image.width} x {image.height} pixels")
-                image.load()
-                rgb = _to_rgb(ImageOps.exif_transpose(image))
+        with Image.open(io.BytesIO(data)) as image:
+            _refuse_too_large(image.width, image.height)
+            image.load()
+            rgb = _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise DecodeError("not an image") from None
     except Image.DecompressionBombError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -47,37 +47,34 @@ class Method(Protocol):
 
     def __init__(self, options: Any, task: Task) -> None: ...
 
-    def begin_epoch(self, history: History, progress: Progress) -> None:
-        """Look at all samples before an epoch; what is global comes from summed histograms."""
+    def begin_epoch(self, history: History, progress: Progress) -> Mapping[str, Tensor]:
+        """Look at all samples before an epoch.
+
+        Returns:
+            Columns to write anew for every sample of this rank, often none: name to [n, ...].
+        """
 
     def step(
         self, networks: Sequence[Network], batch: Batch, history: Rows, progress: Progress
     ) -> StepResult:
         """Judge one batch: losses, weights and what to record."""
 
-    def judge(self, rows: Rows, labels: Tensor) -> Judgement:
+    def judge(self, history: History) -> Judgement:
         """Say in the end what to believe of each given label."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What a resumed run needs beyond the ledger; often nothing."""
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what ``state_dict`` gave."""
 
 
 class History(Protocol):
-    """The ledger as a method may see it before an epoch."""
-
-    def sum_over_samples(self, per_rank: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Add up each rank's partial sums (a histogram, say); the same result on every rank."""
-
-    @property
-    def rows(self) -> Rows:
-        """This rank's columns."""
+    """The ledger as a method may see it between steps: this rank's samples, read-only."""
 
     @property
     def labels(self) -> Tensor:
-        """int64[n], given labels of this rank's samples."""
+        """int64[n], given labels."""
+
+    def chunks(self) -> Iterator[tuple[Rows, Tensor]]:
+        """All samples in order, (columns, labels) of some thousands at a time."""
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        """Add up what each rank found in its samples; the same result on every rank."""
 
 
 def basic_columns(networks: int) -> tuple[Column, ...]:
@@ -111,3 +108,13 @@ def record_basics(
         "confidence": torch.stack([top.values for top in tops], dim=1),
         "weight": torch.stack(list(weights), dim=1),
     }
+
+
+def join(judgements: Iterable[Judgement]) -> Judgement:
+    """One judgement of all samples from those of their parts, in order."""
+    parts = list(judgements)
+    return Judgement(
+        clean_probability=torch.cat([part.clean_probability for part in parts]),
+        suggested=torch.cat([part.suggested for part in parts]),
+        confidence=torch.cat([part.confidence for part in parts]),
+    )

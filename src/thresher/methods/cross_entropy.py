@@ -11,7 +11,7 @@ from torch import Tensor
 
 from thresher.config import option
 from thresher.losses import cross_entropy
-from thresher.methods.base import History, Task, basic_columns, record_basics
+from thresher.methods.base import History, Task, basic_columns, join, record_basics
 from thresher.methods.belief import belief_columns, blend, to_dense, to_sparse
 from thresher.types import Batch, Column, Judgement, Network, Progress, Rows, StepResult, View
 
@@ -42,8 +42,9 @@ class CrossEntropy:
             *belief_columns("belief", task.num_classes),
         )
 
-    def begin_epoch(self, history: History, progress: Progress) -> None:
+    def begin_epoch(self, history: History, progress: Progress) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Nothing to prepare: every sample counts."""
+        return {}
 
     def step(
         self, networks: Sequence[Network], batch: Batch, history: Rows, progress: Progress
@@ -68,8 +69,11 @@ class CrossEntropy:
             records=records,
         )
 
-    def judge(self, rows: Rows, labels: Tensor) -> Judgement:
+    def judge(self, history: History) -> Judgement:
         """Compare the mean probability of the given label with that of its strongest rival."""
+        return join(self._judge(rows, labels) for rows, labels in history.chunks())
+
+    def _judge(self, rows: Rows, labels: Tensor) -> Judgement:
         belief = to_dense(rows["belief_class"], rows["belief_prob"], self.num_classes)
         given = belief.gather(1, labels[:, None])[:, 0]
         rival = belief.scatter(1, labels[:, None], 0.0).amax(dim=1)
@@ -79,10 +83,3 @@ class CrossEntropy:
             suggested=top.indices,
             confidence=top.values,
         )
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Nothing beyond the ledger."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing beyond the ledger."""

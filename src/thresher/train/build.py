@@ -90,8 +90,8 @@ def build_feed(
     if homes % runtime.world_size or batch_size % runtime.world_size:
         raise UserError(
             f"{runtime.world_size} processes do not share a batch of {batch_size} over {homes}"
-            " homes evenly. Choose a --batch-size that the number of processes divides, or a number of"
-            f" processes that divides {homes}."
+            " homes evenly. Choose a --batch-size that the number of processes divides, or a"
+            f" number of processes that divides {homes}."
         )
     order = Order(
         num_samples=len(images.ids),

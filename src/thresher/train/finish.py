@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from thresher.config import ResolvedConfig
@@ -16,28 +15,21 @@ from thresher.methods.base import Method
 from thresher.sources.manifest import Manifest
 from thresher.train.learner import Learner
 from thresher.train.run_dir import RunDir
+from thresher.types import Judgement
 
-_CHUNK = 65_536
 
-
-def write_ledger_table(path: Path, manifest: Manifest, ledger: Ledger, method: Method) -> None:
-    """Let the method judge every sample and write the ledger for people."""
-    suggested = np.zeros(len(ledger), dtype=np.int64)
-    confidence = np.zeros(len(ledger), dtype=np.float32)
-    clean = np.zeros(len(ledger), dtype=np.float32)
-    for part, rows in ledger.chunks(_CHUNK):
-        judgement = method.judge(rows, ledger.labels[part])
-        suggested[part] = judgement.suggested.cpu().numpy()
-        confidence[part] = judgement.confidence.cpu().numpy()
-        clean[part] = judgement.clean_probability.cpu().numpy()
+def write_ledger_table(
+    path: Path, manifest: Manifest, ledger: Ledger, judgement: Judgement
+) -> None:
+    """Write the ledger for people, with the method's last judgement of every sample."""
     weight = ledger.columns["weight"]
     write_ledger(
         path,
         manifest,
         ledger.ids,
-        suggested=suggested,
-        confidence=confidence,
-        clean_probability=clean,
+        suggested=judgement.suggested.cpu().numpy(),
+        confidence=judgement.confidence.cpu().numpy(),
+        clean_probability=judgement.clean_probability.cpu().numpy(),
         weight=weight.reshape(len(ledger), -1).float().mean(dim=1).cpu().numpy(),
         seen=ledger.columns["seen"].cpu().numpy(),
     )

@@ -72,6 +72,7 @@ class Loop:
         self.method = method
         self.feed = feed
         self.ledger = ledger
+        self.history = LedgerHistory(ledger, runtime.sum)
         self.learners: list[Learner] = []
         self._make_learner = make_learner
         self._measure = measure
@@ -107,7 +108,7 @@ class Loop:
                     self._make_learner(index, progress.round)
                     for index in range(self.method.networks)
                 ]
-            self.method.begin_epoch(LedgerHistory(self.ledger, self.runtime.sum), progress)
+            self.ledger.overwrite(self.method.begin_epoch(self.history, progress))
         self._meter.resume_clock(self.feed.loader.wait_seconds)
         for step, (batch, positions) in enumerate(self.feed.epoch(epoch, start), start):
             progress = self._progress(epoch, step)
@@ -186,7 +187,6 @@ class Loop:
     def _save(self, epoch: int, step: int) -> None:
         state = {
             "learners": [learner.state_dict() for learner in self.learners],
-            "method": self.method.state_dict(),
             "meter": self._meter.state_dict(),
             "random": torch.get_rng_state(),
         }
@@ -211,7 +211,6 @@ class Loop:
         ]
         for learner, saved in zip(self.learners, state["learners"], strict=True):
             learner.load_state_dict(saved)
-        self.method.load_state_dict(state["method"])
         self._meter.load_state_dict(state["meter"])
         self.ledger.load_state_dict(parts[f"ledger-{self.runtime.rank}"])
         torch.set_rng_state(state["random"])

@@ -58,7 +58,7 @@ def resolve(config: TrainConfig, facts: Facts) -> ResolvedConfig:
         "weight_decay": _or(
             config.weight_decay, 0.05 if optimizer == "adamw" else 5e-4 if small else 5e-5
         ),
-        "ema_decay": _or(config.ema_decay, min(0.9998, max(0.9, 1 - 30 / steps))),
+        "ema_decay": _or(config.ema_decay, min(0.9998, max(0.9, 1 - 10 / steps))),
         "augment": config.augment or ("small" if small else "photo"),
         "precision": config.precision or _precision(facts.accelerator),
         "devices": config.devices or 1,

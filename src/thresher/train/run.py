@@ -143,7 +143,7 @@ def train(
     unreadable = dict(feed.loader.unreadable)
     manifest = data.train.manifest.with_states(unreadable)
     manifest.save(run.manifest)
-    write_ledger_table(run.ledger, manifest, loop.ledger, method)
+    write_ledger_table(run.ledger, manifest, loop.ledger, method.judge(loop.history))
     write_networks(run, resolved, method, loop.learners, classes)
     accuracy = last[0].accuracy if last else None
     result = RunResult(out, accuracy, data.measured_on, time.perf_counter() - started)

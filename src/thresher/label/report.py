@@ -1,0 +1,98 @@
+"""What the labels look like, for the person who has to trust them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from thresher.label.run import Labels
+from thresher.label.texts import FILE_NAME
+from thresher.sources.request import enumerate_some, printable
+
+_MOST_PAIRS = 10
+
+
+def print_report(labels: Labels, *, asked: bool, examples: int, seed: int) -> None:
+    """Print counts, shares, confusable classes and random examples."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    num = len(labels.outcome_of)
+    times = labels.times().tolist()
+    several = sum(n for ids, n in zip(labels.outcomes, times, strict=True) if len(ids) > 1)
+    done = "left without a label" if labels.several == "drop" else "the first in the text counts"
+
+    shown = _examples(labels, examples, seed)
+    table = Table("class", "images", "share", "examples", box=None)
+    for name, count in labels.counts().most_common():
+        lines = [f"{key} ({phrase})" for key, phrase in shown.get(name, [])]
+        table.add_row(
+            *(_plain(name), f"{count:,}", f"{count / num:.1%}"), "\n".join(map(_plain, lines))
+        )
+    console.print(table)
+    where = " then ".join(f"'{printable(column)}'" for column in labels.columns)
+    console.print(f"text looked in: {where}{'' if asked else ', chosen by its name (--from)'}")
+    console.print(
+        f"{num:,} images: {sum(labels.counts().values()):,} labelled, "
+        f"{times[0]:,} without a match ({times[0] / num:.1%}), "
+        f"{several:,} with several classes ({several / num:.1%}; {done})"
+    )
+    for reason, count in labels.texts.left_out.items():
+        console.print(f"{count:,} left out: {reason}")
+    _print_pairs(console, labels, times)
+    _print_unused(console, labels, times)
+    console.print(
+        "These labels are guesses from "
+        + ("file names" if labels.columns == (FILE_NAME,) else "texts")
+        + ": no image was looked at. Expect a part of them to be wrong."
+    )
+
+
+def _examples(labels: Labels, most: int, seed: int) -> dict[str, list[tuple[str, str]]]:
+    """Random images per class with the phrase that was found; a function of the seed."""
+    names = [labels.label_of(outcome) or "" for outcome in range(len(labels.outcomes))]
+    classes = sorted(set(names) - {""})
+    index = {name: place for place, name in enumerate(classes)}
+    class_of = np.array([index.get(name, -1) for name in names])[labels.outcome_of]
+    rng = np.random.default_rng(seed)
+    shown: dict[str, list[tuple[str, str]]] = {}
+    for place, name in enumerate(classes):
+        rows = np.flatnonzero(class_of == place)
+        picked = np.sort(rng.choice(rows, size=min(most, len(rows)), replace=False))
+        shown[name] = [
+            (
+                printable(labels.texts.names[row].as_py()),
+                printable(labels.phrases[labels.outcomes[labels.outcome_of[row]][0]].text),
+            )
+            for row in picked.tolist()
+        ]
+    return shown
+
+
+def _print_pairs(console: Console, labels: Labels, times: list[int]) -> None:
+    pairs: Counter[tuple[str, ...]] = Counter()
+    for outcome, count in enumerate(times):
+        for pair in itertools.combinations(sorted(labels.names_of(outcome)), 2):
+            pairs[pair] += count
+    if pairs:
+        listed = (f"{printable(a)} + {printable(b)} {n:,}" for (a, b), n in _top(pairs))
+        console.print("found together most often: " + ", ".join(listed))
+
+
+def _top(pairs: Counter[tuple[str, ...]]) -> list[tuple[tuple[str, ...], int]]:
+    return sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:_MOST_PAIRS]
+
+
+def _print_unused(console: Console, labels: Labels, times: list[int]) -> None:
+    used = {
+        phrase for ids, count in zip(labels.outcomes, times, strict=True) if count for phrase in ids
+    }
+    unused = [phrase.text for place, phrase in enumerate(labels.phrases) if place not in used]
+    if unused:
+        console.print(f"phrases found nowhere: {enumerate_some(unused, most=10)}")
+
+
+def _plain(text: str) -> str:
+    return printable(text).replace("[", r"\[") if "\n" not in text else text

@@ -1,0 +1,190 @@
+"""From texts to web labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from thresher.errors import UserError
+from thresher.label.classes import Phrase
+from thresher.label.match import Matcher
+from thresher.label.tables import open_table
+from thresher.label.tars import open_tars
+from thresher.label.texts import (
+    FILE_NAME,
+    Texts,
+    below_common_folder,
+    choose_columns,
+    file_name_text,
+)
+from thresher.sources.detect import PARQUET_SUFFIXES, open_source
+from thresher.sources.names import natural_key
+from thresher.sources.request import explain_read_errors, printable
+from thresher.sources.table import TEXT_SUFFIXES
+
+Several = Literal["drop", "first"]
+_CHUNK = 1 << 16  # rows whose texts are Python objects at a time
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The web labels of a collection.
+
+    Attributes:
+        texts: the collection.
+        columns: the columns of text that were looked in, in this order.
+        phrases: the phrases that were looked for.
+        outcomes: the different results of a search: phrases found, at most one per class, in the
+            order of the text. The first is the empty one.
+        outcome_of: int32[N], index into ``outcomes``.
+        column_of: int8[N], index into ``columns``, -1 where nothing was found.
+        several: what was done where several classes were found.
+    """
+
+    texts: Texts
+    columns: tuple[str, ...]
+    phrases: tuple[Phrase, ...]
+    outcomes: tuple[tuple[int, ...], ...]
+    outcome_of: np.ndarray
+    column_of: np.ndarray
+    several: Several
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that at least one image got, in the order that training gives them."""
+        counts = self.counts()
+        return tuple(sorted((name for name in counts if counts[name]), key=natural_key))
+
+    def names_of(self, outcome: int) -> tuple[str, ...]:
+        """The classes found, in the order of the text."""
+        return tuple(self.phrases[index].class_name for index in self.outcomes[outcome])
+
+    def label_of(self, outcome: int) -> str | None:
+        """The class that this outcome gives."""
+        names = self.names_of(outcome)
+        if not names or (len(names) > 1 and self.several == "drop"):
+            return None
+        return names[0]
+
+    def times(self) -> np.ndarray:
+        """int64[len(outcomes)], how many images have each outcome."""
+        return np.bincount(self.outcome_of, minlength=len(self.outcomes))
+
+    def counts(self) -> Counter[str]:
+        """Images per class; classes of the file that no image got are there with 0."""
+        counts = Counter({phrase.class_name: 0 for phrase in self.phrases})
+        for outcome, times in enumerate(self.times().tolist()):
+            label = self.label_of(outcome)
+            if label is not None:
+                counts[label] += times
+        return counts
+
+
+def find_texts(source: str, path_column: str | None) -> Texts:
+    """Open the collection: a table, tars with texts, or a tree of image files.
+
+    Raises:
+        UserError: it is none of these, or see ``sources``.
+    """
+    with explain_read_errors(source):
+        if Path(source).is_file() and source.lower().endswith((*TEXT_SUFFIXES, *PARQUET_SUFFIXES)):
+            return open_table(source, path_column)
+        manifest = open_source(source, labelled=False)
+        if manifest.kind == "tar":
+            return open_tars(manifest)
+        if manifest.kind != "files":
+            raise UserError(
+                f"{printable(source)} holds Parquet images. Labels are made for a table of paths, "
+                "a folder of images, or tars as img2dataset writes them."
+            )
+        usable = pc.equal(pc.cast(manifest.table["state"], pa.string()), "ok")
+        return Texts(
+            names=manifest.table["key"].filter(usable),
+            columns=(),
+            read=lambda column: iter(()),  # noqa: ARG005 - there are no columns to ask for
+            manifest=None,
+            root=manifest.shards[0],
+            left_out=dict(Counter(state for state in manifest.states if state != "ok")),
+        )
+
+
+def label(
+    texts: Texts, phrases: Sequence[Phrase], *, asked: str | None, several: Several, source: str
+) -> Labels:
+    """Look for the phrases in each image's text.
+
+    Raises:
+        UserError: no such column, nothing found, or only one class found.
+    """
+    columns = choose_columns(texts, asked, source)
+    ids: dict[tuple[int, ...], int] = {(): 0}
+    outcome_of = np.zeros(len(texts.names), dtype=np.int32)
+    column_of = np.full(len(texts.names), -1, dtype=np.int8)
+    for place, column in enumerate(columns):
+        found = _search(texts, column, phrases, ids)
+        new = (outcome_of == 0) & (found != 0)
+        outcome_of[new] = found[new]
+        column_of[new] = place
+    labels = Labels(
+        texts=texts,
+        columns=tuple(columns),
+        phrases=tuple(phrases),
+        outcomes=tuple(ids),
+        outcome_of=outcome_of,
+        column_of=column_of,
+        several=several,
+    )
+    _require_two_classes(labels, source)
+    return labels
+
+
+def _search(
+    texts: Texts, column: str, phrases: Sequence[Phrase], ids: dict[tuple[int, ...], int]
+) -> np.ndarray:
+    """int32[N], the outcome of each image for one column; new outcomes are added to ``ids``."""
+    if column == FILE_NAME:
+        chunks: Iterable[pa.Array] = texts.names.chunks
+        cut = below_common_folder(texts.names)
+        matcher = Matcher(phrases, apart=True)
+    else:
+        chunks, matcher = texts.read(column), Matcher(phrases)
+    find: Callable[[str], tuple[int, ...]] = matcher.find
+    if column == FILE_NAME:
+
+        def find(name: str) -> tuple[int, ...]:
+            return matcher.find(file_name_text(cut(name)))
+
+    parts = [np.zeros(0, dtype=np.int32)]
+    for chunk in chunks:
+        for start in range(0, len(chunk), _CHUNK):
+            # The same query stands at thousands of images: look once.
+            coded = chunk.slice(start, _CHUNK).dictionary_encode()
+            outcomes = [ids.setdefault(find(text), len(ids)) for text in coded.dictionary.tolist()]
+            # The appended 0 is what a missing text gets.
+            positions = pc.fill_null(coded.indices, len(outcomes)).to_numpy()
+            parts.append(np.array([*outcomes, 0], dtype=np.int32)[positions])
+    found = np.concatenate(parts)
+    assert len(found) == len(texts.names)
+    return found
+
+
+def _require_two_classes(labels: Labels, source: str) -> None:
+    where = "', '".join(labels.columns)
+    if not labels.outcome_of.any():
+        raise UserError(
+            f"No phrase was found in '{where}' of {printable(source)} "
+            f"({len(labels.outcome_of):,} images). Look at the texts, or choose others with --from."
+        )
+    if len(labels.classes) < 2:
+        got = f"only images of '{labels.classes[0]}'" if labels.classes else "no image of one class"
+        raise UserError(
+            f"There are {got} in '{where}' of {printable(source)}. A classifier needs at least two "
+            "classes. List more words, choose other texts with --from, or --several first."
+        )

@@ -1,0 +1,124 @@
+"""Texts in the columns of a table that lists images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from thresher.errors import UserError
+from thresher.label.texts import Texts
+from thresher.sources.exists import find_missing
+from thresher.sources.request import choose_column, first_line
+from thresher.sources.table import PATH_COLUMNS
+
+_BLOCK = 16 << 20
+
+
+def open_table(source: str, path_column: str | None) -> Texts:
+    """Find the images of a table and the columns with text about them.
+
+    Raises:
+        UserError: it cannot be parsed, has no path column, or none of its files exists.
+    """
+    try:
+        existing = _columns(source)
+        path = choose_column(
+            existing, path_column, PATH_COLUMNS, what="path", option="--path-column", source=source
+        )
+        names = _read(source, path)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise UserError(f"{source} cannot be read as a table: {first_line(error)}.") from None
+    names = pc.fill_null(names, "")
+    root = str(Path(source).absolute().parent)
+    blank = pc.equal(names, "").to_numpy()
+    missing = find_missing(root, names) & ~blank
+    keep = pa.array(~(missing | blank))
+    if not pc.any(keep).as_py():
+        raise UserError(
+            f"No file listed in {source} exists. Relative paths are relative to its folder, {root}."
+        )
+
+    def read(column: str) -> Iterator[pa.Array]:
+        try:
+            yield from _read(source, column).filter(keep).chunks
+        except pa.ArrowException as error:
+            raise UserError(f"{source}, column '{column}': {first_line(error)}.") from None
+
+    left_out = {"file not found": int(missing.sum()), "no path": int(blank.sum())}
+    return Texts(
+        names=names.filter(keep),
+        columns=tuple(name for name in existing if name != path),
+        read=read,
+        manifest=None,
+        root=root,
+        left_out={reason: count for reason, count in left_out.items() if count},
+    )
+
+
+def _columns(source: str) -> list[str]:
+    lower = source.lower()
+    if lower.endswith((".csv", ".tsv")):
+        with pa.csv.open_csv(source, _csv_read(), _csv_parse(source)) as reader:
+            return list(reader.schema.names)
+    if lower.endswith((".jsonl", ".ndjson")):
+        return list(_read_json(source).column_names)
+    return list(pq.read_schema(source).names)
+
+
+def _read(source: str, column: str) -> pa.ChunkedArray:
+    """One column as text; lists of words (tags) are joined."""
+    lower = source.lower()
+    if lower.endswith((".csv", ".tsv")):
+        # Nothing is taken for a number: '007' is a text.
+        convert = pa.csv.ConvertOptions(include_columns=[column], column_types={column: "string"})
+        table = pa.csv.read_csv(source, _csv_read(), _csv_parse(source), convert)
+    elif lower.endswith((".jsonl", ".ndjson")):
+        table = _read_json(source)
+    else:
+        table = pq.read_table(source, columns=[column], partitioning=None)
+    return as_text(table.column(column), f"The column '{column}' of {source}")
+
+
+def as_text(values: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
+    """A column of text, of scalars, or of lists of text, as text.
+
+    Raises:
+        UserError: it is of another type.
+    """
+    kind = values.type
+    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
+        return pa.chunked_array(
+            [pc.binary_join(chunk, " | ") for chunk in values.chunks], pa.string()
+        )
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise UserError(f"{what} is of type {kind}, not text.")
+    return values.cast(pa.string())
+
+
+def _csv_read() -> pa.csv.ReadOptions:
+    return pa.csv.ReadOptions(block_size=_BLOCK)
+
+
+def _csv_parse(source: str) -> pa.csv.ParseOptions:
+    with Path(source).open("rb") as stream:
+        head = stream.readline(1 << 20)
+    if not head.strip():
+        raise UserError(f"{source} is empty: it lists no images.")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{source} is UTF-16 text. Save it as UTF-8.")
+    delimiter = "\t"
+    if not source.lower().endswith(".tsv"):
+        delimiter = max(",;\t", key=lambda mark: head.count(mark.encode()))
+    return pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+
+
+def _read_json(source: str) -> pa.Table:
+    if not Path(source).stat().st_size:
+        raise UserError(f"{source} is empty: it lists no images.")
+    return pa.json.read_json(source, read_options=pa.json.ReadOptions(block_size=_BLOCK))

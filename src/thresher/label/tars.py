@@ -1,0 +1,152 @@
+"""Texts beside images in tars, as img2dataset writes them.
+
+A Parquet file of the tar's name holds a row per address with ``key`` and ``caption``; the tar
+itself holds ``.txt`` (the caption) and ``.json`` (all fields) members. The Parquet file is
+preferred, because it is read in one piece.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from thresher.errors import UserError
+from thresher.label.tables import as_text
+from thresher.label.texts import Texts
+from thresher.sources.manifest import Manifest
+from thresher.sources.shards import Shard, open_shard
+from thresher.sources.tar_index import DamagedTar, Member, walk_tar
+
+_KEY = "key"
+_MOST_BYTES = 1 << 24  # of one text; a caption is never that long
+_CAPTION = "caption"
+
+
+def open_tars(manifest: Manifest) -> Texts:
+    """The texts that go with the images of a tar manifest."""
+    shard_of_row = manifest.table["shard"].to_numpy()
+    bounds = np.searchsorted(shard_of_row, np.arange(len(manifest.shards) + 1))
+
+    def read(column: str) -> Iterator[pa.Array]:
+        for shard, path in enumerate(manifest.shards):
+            keys = manifest.table["key"].slice(bounds[shard], bounds[shard + 1] - bounds[shard])
+            prefix = _prefix(manifest, path)
+            texts = _texts(path, column)
+            stems = [key.removeprefix(prefix) for key in keys.to_pylist()]
+            yield pa.array([_lookup(texts, stem) for stem in stems], pa.string())
+
+    return Texts(
+        names=manifest.table["key"],
+        columns=_columns(manifest),
+        read=read,
+        manifest=manifest,
+        root="",
+        left_out={},
+    )
+
+
+def _prefix(manifest: Manifest, path: str) -> str:
+    """What the manifest's keys carry before the member's name where there are several tars."""
+    if len(manifest.shards) == 1:
+        return ""
+    common = os.path.commonpath([Path(shard).parent for shard in manifest.shards])
+    return os.path.relpath(path, common) + "/"
+
+
+def _lookup(texts: dict[str, str], name: str) -> str | None:
+    stem = name.rpartition(".")[0]
+    found = texts.get(stem)
+    if found is None:  # WebDataset's own key: up to the first dot
+        folder, slash, base = name.rpartition("/")
+        found = texts.get(folder + slash + base.partition(".")[0])
+    return found
+
+
+def _columns(manifest: Manifest) -> tuple[str, ...]:
+    path = manifest.shards[0]
+    beside = _beside(path)
+    if beside is not None:
+        return tuple(name for name in pq.read_schema(beside).names if name != _KEY)
+    shard = open_shard(path)
+    try:
+        names: dict[str, None] = {}
+        for member in _members(shard):
+            if member.name.endswith(".txt"):
+                names.setdefault(_CAPTION)
+            elif member.name.endswith(".json"):
+                names.update(dict.fromkeys(_record(shard, member)))
+                break  # the fields of one are the fields of all
+        return tuple(name for name in names if name != _KEY)
+    finally:
+        shard.close()
+
+
+def _texts(path: str, column: str) -> dict[str, str]:
+    """Text by key, without nulls."""
+    beside = _beside(path)
+    if beside is None:
+        return _member_texts(path, column)
+    if column not in pq.read_schema(beside).names:
+        raise UserError(f"{beside} has no column '{column}', unlike the first of its kind.")
+    table = pq.read_table(beside, columns=[_KEY, column], partitioning=None)
+    keys = table.column(_KEY).cast(pa.string()).to_pylist()
+    texts = as_text(table.column(column), f"The column '{column}' of {beside}").to_pylist()
+    return {key: text for key, text in zip(keys, texts, strict=True) if key and text}
+
+
+def _beside(path: str) -> str | None:
+    beside = Path(path).with_suffix(".parquet")
+    try:
+        return str(beside) if _KEY in pq.read_schema(beside).names else None
+    except (OSError, pa.ArrowInvalid):  # absent or damaged: the members say it too
+        return None
+
+
+def _member_texts(path: str, column: str) -> dict[str, str]:
+    shard = open_shard(path)
+    texts: dict[str, str] = {}
+    plain: dict[str, str] = {}
+    try:
+        for member in _members(shard):
+            stem, _, kind = member.name.rpartition(".")
+            if kind == "json":
+                value = _record(shard, member).get(column)
+                if isinstance(value, (str, int)) and not isinstance(value, bool):
+                    texts[stem] = _clean(str(value))
+            elif kind == "txt" and column == _CAPTION:
+                text = shard.read_at(member.offset, min(member.length, _MOST_BYTES))
+                plain[stem] = text.decode("utf-8", "replace")
+    finally:
+        shard.close()
+    return texts | plain
+
+
+def _members(shard: Shard) -> Iterator[Member]:
+    """The members up to the first damage, which opening the images has already judged."""
+    try:
+        for member in walk_tar(shard):
+            yield member._replace(name=member.name.removeprefix("./"))
+    except DamagedTar:
+        return
+
+
+def _record(shard: Shard, member: Member) -> dict[str, Any]:
+    if member.length > _MOST_BYTES:
+        return {}
+    try:
+        record = json.loads(shard.read_at(member.offset, member.length))
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _clean(text: str) -> str:
+    """JSON can spell halves of surrogate pairs, which are not text."""
+    return text.encode("utf-8", "replace").decode()

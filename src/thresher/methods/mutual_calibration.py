@@ -1,0 +1,202 @@
+"""Mutual calibration training (MCT): two networks that judge each other's labels.
+
+A RECONSTRUCTION. Of the original (Liu et al. 2021, CVIU 103277) only the abstract is public: two
+models select clean samples "by estimating the confidence of the observed labels with the model
+prediction", calibrate each other, and profit from a small clean set where there is one. Everything
+below that fills this frame (rounds, posterior, targets, constants) is ours; ``docs/methods.md``
+says what was tried.
+
+With p_k(x) the running mean of what network k's teacher predicted late in the last round, a the
+exponent ``sharpen`` and ỹ the given label:
+
+    prior_k(c) ∝ p_k(c)^a
+    T[c, y] = P(given y | true c), by EM over all samples                          (1)
+    q_k(c) ∝ prior_k(c) · T[c, ỹ]                                                  (2)
+    w_A = q_B(ỹ),  guess(c) ∝ ((p_A + p_B) / 2)(c)^a                               (3)
+    target_A = w_A · onehot(ỹ) + (1 − w_A) · guess                                 (4)
+    L_A = Σ max(target_A) · CE(target_A, views) / Σ max(target_A)  + the clean batch  (5)
+
+The first round takes the given labels as they are. Every round begins with fresh networks, so that
+what one round memorised is not passed on; what it recorded is. No noise rate is asked for: (1)
+estimates the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from thresher.config import option
+from thresher.losses import soft_cross_entropy
+from thresher.methods.base import History, Task, basic_columns, record_basics
+from thresher.methods.belief import belief_columns, to_dense, to_sparse
+from thresher.methods.noise_matrix import estimate_noise_matrix, posterior, sharpen
+from thresher.types import Batch, Column, Judgement, Network, Progress, Rows, StepResult, View
+
+ROUND_SHARES = (16 / 60, 16 / 60, 28 / 60)
+"""Two short rounds to learn whom to believe, a long one to learn from it."""
+FEWEST_EPOCHS_FOR_ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class MutualCalibrationOptions:
+    """Options of mutual calibration training."""
+
+    sharpen: float = option(2.0, "Exponent on predictions before they judge or replace a label.")
+    label_smoothing: float = option(0.1, "Share of each target spread over all classes.")
+    record_share: float = option(0.4, "Last share of each round whose predictions are recorded.")
+    momentum: float = option(0.7, "Of the running mean of recorded predictions, per epoch.")
+    em_steps: int = option(10, "Steps of the estimate of the noise matrix.")
+
+
+class MutualCalibration:
+    """Two networks; each learns from labels that the other has judged. See the module."""
+
+    name: ClassVar[str] = "mct"
+    Options: ClassVar[type[Any]] = MutualCalibrationOptions
+    networks = 2
+    views: tuple[View, ...] = (View.WEAK, View.STRONG)
+    predicts_with_teacher = False
+
+    def __init__(self, options: MutualCalibrationOptions, task: Task) -> None:
+        self.options = options
+        self.num_classes = task.num_classes
+        self.rounds = split_into_rounds(task.epochs)
+        self.columns: tuple[Column, ...] = (
+            *basic_columns(self.networks),
+            Column("record_weight"),
+            *belief_columns("record_1", task.num_classes),
+            *belief_columns("record_2", task.num_classes),
+            Column("trust", self.networks, initial=1.0),
+            *belief_columns("guess", task.num_classes),
+        )
+
+    def begin_epoch(self, history: History, progress: Progress) -> Mapping[str, Tensor]:
+        """Between rounds, let each network's labels be judged by the other's record."""
+        if progress.round == 0 or progress.round_epoch > 0:
+            return {}
+        columns = self._calibrate(history)
+        # The coming round records afresh: what a network saw under worse labels is not averaged in.
+        return {**columns, "record_weight": torch.zeros_like(columns["trust"][:, 0])}
+
+    def step(
+        self, networks: Sequence[Network], batch: Batch, history: Rows, progress: Progress
+    ) -> StepResult:
+        """Cross-entropy of both views to each network's calibrated targets, equation (5)."""
+        weak, strong = batch.views
+        valid = batch.valid.float()
+        targets = self._targets(history, batch.labels)
+        images = [weak, strong]
+        clean_targets = None
+        if batch.clean is not None:
+            images += batch.clean.views
+            clean_targets = F.one_hot(batch.clean.labels, self.num_classes).float()
+        stacked = torch.cat(images).contiguous(memory_format=torch.channels_last)
+        loss_sums, weight_sums, probs, losses = [], [], [], []
+        for network, target in zip(networks, targets, strict=True):
+            logits = network.student(stacked)
+            of_weak, of_strong = logits[: len(weak)], logits[len(weak) : 2 * len(weak)]
+            smooth = self._smoothed(target)
+            loss = (soft_cross_entropy(of_weak, smooth) + soft_cross_entropy(of_strong, smooth)) / 2
+            weight = valid * target.amax(dim=1)
+            loss_sum, weight_sum = (weight * loss).sum(), weight.sum()
+            if batch.clean is not None and clean_targets is not None:
+                twice = self._smoothed(clean_targets).repeat(2, 1)
+                of_clean = soft_cross_entropy(logits[2 * len(weak) :], twice)
+                clean_valid = batch.clean.valid.float()
+                loss_sum = loss_sum + (clean_valid.repeat(2) * of_clean).sum() / 2
+                weight_sum = weight_sum + clean_valid.sum()
+            loss_sums.append(loss_sum)
+            weight_sums.append(weight_sum)
+            losses.append(loss)
+            probs.append(of_weak.detach().softmax(dim=1))
+        records = record_basics(probs, losses, batch.labels, list(history["trust"].unbind(dim=1)))
+        if self._is_recording(progress):
+            records |= self._record(networks, weak, history)
+        return StepResult(tuple(loss_sums), tuple(weight_sums), records)
+
+    def judge(self, history: History) -> Judgement:
+        """Posterior of the given label by both networks; the best label of their mean target."""
+        columns = self._calibrate(history)
+        mean_target = torch.stack(self._targets(columns, history.labels)).mean(dim=0)
+        top = mean_target.max(dim=1)
+        return Judgement(
+            clean_probability=columns["trust"].mean(dim=1),
+            suggested=top.indices,
+            confidence=top.values,
+        )
+
+    def _targets(self, columns: Rows, labels: Tensor) -> list[Tensor]:
+        """Equation (4) for each network, float[B, C]; plain labels while trust is 1."""
+        given = F.one_hot(labels, self.num_classes).float()
+        guess = to_dense(columns["guess_class"], columns["guess_prob"], self.num_classes)
+        return [w[:, None] * given + (1 - w[:, None]) * guess for w in columns["trust"].unbind(1)]
+
+    def _smoothed(self, targets: Tensor) -> Tensor:
+        share = self.options.label_smoothing
+        return targets * (1 - share) + share / self.num_classes
+
+    def _is_recording(self, progress: Progress) -> bool:
+        return progress.round_epoch + 1 > (1 - self.options.record_share) * progress.round_epochs
+
+    def _record(
+        self, networks: Sequence[Network], weak: Tensor, history: Rows
+    ) -> dict[str, Tensor]:
+        """Fold the teachers' predictions into the running means, without a bias to the start."""
+        before = history["record_weight"] * self.options.momentum
+        keep = (before / (before + 1))[:, None]
+        records = {"record_weight": before + 1}
+        for index, network in enumerate(networks, start=1):
+            old = self._recorded(history, index)
+            mean = old * keep + network.teacher(weak).softmax(dim=1) * (1 - keep)
+            records[f"record_{index}_class"], records[f"record_{index}_prob"] = to_sparse(mean)
+        return records
+
+    def _recorded(self, rows: Rows, index: int) -> Tensor:
+        return to_dense(
+            rows[f"record_{index}_class"], rows[f"record_{index}_prob"], self.num_classes
+        )
+
+    def _calibrate(self, history: History) -> dict[str, Tensor]:
+        """Equations (1) to (3): ``trust`` float[n, 2] and the sparse ``guess`` of every sample."""
+        power = self.options.sharpen
+        trust = []
+        for peer in (2, 1):
+            matrix = estimate_noise_matrix(
+                history,
+                lambda rows, peer=peer: sharpen(self._recorded(rows, peer), power),  # type: ignore[misc]
+                self.num_classes,
+                self.options.em_steps,
+            )
+            trust.append(
+                torch.cat(
+                    [
+                        posterior(
+                            sharpen(self._recorded(rows, peer), power), labels, matrix
+                        ).gather(1, labels[:, None])[:, 0]
+                        for rows, labels in history.chunks()
+                    ]
+                )
+            )
+        guesses = [
+            to_sparse(sharpen((self._recorded(rows, 1) + self._recorded(rows, 2)) / 2, power))
+            for rows, _ in history.chunks()
+        ]
+        return {
+            "trust": torch.stack(trust, dim=1),
+            "guess_class": torch.cat([classes for classes, _ in guesses]),
+            "guess_prob": torch.cat([probs for _, probs in guesses]),
+        }
+
+
+def split_into_rounds(epochs: int) -> tuple[int, ...]:
+    """Epochs of each round by ``ROUND_SHARES``; one round where there are too few to share."""
+    if epochs < FEWEST_EPOCHS_FOR_ROUNDS:
+        return (epochs,)
+    ends = [round(epochs * sum(ROUND_SHARES[: i + 1])) for i in range(len(ROUND_SHARES))]
+    return tuple(end - start for start, end in zip([0, *ends[:-1]], ends, strict=True))
