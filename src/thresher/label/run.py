@@ -25,6 +25,7 @@ from thresher.label.texts import (
     file_name_text,
 )
 from thresher.sources.detect import PARQUET_SUFFIXES, open_source
+from thresher.sources.manifest import OK
 from thresher.sources.names import natural_key
 from thresher.sources.request import explain_read_errors, printable
 from thresher.sources.table import TEXT_SUFFIXES
@@ -104,14 +105,14 @@ def find_texts(source: str, path_column: str | None) -> Texts:
                 f"{printable(source)} holds Parquet images. Labels are made for a table of paths, "
                 "a folder of images, or tars as img2dataset writes them."
             )
-        usable = pc.equal(pc.cast(manifest.table["state"], pa.string()), "ok")
+        usable = pa.array(manifest.states == OK)
         return Texts(
             names=manifest.table["key"].filter(usable),
             columns=(),
             read=lambda column: iter(()),  # noqa: ARG005 - there are no columns to ask for
             manifest=None,
             root=manifest.shards[0],
-            left_out=dict(Counter(state for state in manifest.states if state != "ok")),
+            left_out={why: n for why, n in manifest.count_states().items() if why != OK},
         )
 
 

@@ -8,7 +8,6 @@ preferred, because it is read in one piece.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from thresher.errors import UserError
 from thresher.label.tables import as_text
 from thresher.label.texts import Texts
 from thresher.sources.manifest import Manifest
+from thresher.sources.places import relative_names
 from thresher.sources.shards import Shard, open_shard
 from thresher.sources.tar_index import DamagedTar, Member, walk_tar
 
@@ -35,9 +35,11 @@ def open_tars(manifest: Manifest) -> Texts:
     bounds = np.searchsorted(shard_of_row, np.arange(len(manifest.shards) + 1))
 
     def read(column: str) -> Iterator[pa.Array]:
+        names = relative_names(manifest.shards)
         for shard, path in enumerate(manifest.shards):
             keys = manifest.table["key"].slice(bounds[shard], bounds[shard + 1] - bounds[shard])
-            prefix = _prefix(manifest, path)
+            # Keys carry their tar's name where there are several.
+            prefix = f"{names[shard]}/" if len(names) > 1 else ""
             texts = _texts(path, column)
             stems = [key.removeprefix(prefix) for key in keys.to_pylist()]
             yield pa.array([_lookup(texts, stem) for stem in stems], pa.string())
@@ -50,14 +52,6 @@ def open_tars(manifest: Manifest) -> Texts:
         root="",
         left_out={},
     )
-
-
-def _prefix(manifest: Manifest, path: str) -> str:
-    """What the manifest's keys carry before the member's name where there are several tars."""
-    if len(manifest.shards) == 1:
-        return ""
-    common = os.path.commonpath([Path(shard).parent for shard in manifest.shards])
-    return os.path.relpath(path, common) + "/"
 
 
 def _lookup(texts: dict[str, str], name: str) -> str | None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from thresher.errors import UserError
 from thresher.files import write_atomically
 from thresher.label.run import Labels
-from thresher.sources.manifest import Manifest, make_manifest
+from thresher.sources.manifest import OK, Manifest
 from thresher.sources.request import NO_LABEL
 
 
@@ -90,21 +90,8 @@ def _labelled(labels: Labels, manifest: Manifest) -> Manifest:
         dtype=np.int32,
     )
     given = label_of[labels.outcome_of]
-    states = pc.cast(manifest.table["state"], pa.string())
-    unlabelled = pc.and_(pc.equal(states, "ok"), pa.chunked_array([given < 0]))
-    return make_manifest(
-        kind=manifest.kind,
-        shards=manifest.shards,
-        classes=classes,
-        source=manifest.source,
-        keys=manifest.table["key"],
-        labels=given,
-        shard=manifest.table["shard"].to_numpy(),
-        offsets=manifest.table["offset"].to_numpy(),
-        lengths=manifest.table["length"].to_numpy(),
-        states=pc.if_else(unlabelled, NO_LABEL, states),
-        options=manifest.options,
-    )
+    relabelled = manifest.with_labels(given, classes)
+    return relabelled.with_state_where((given < 0) & (manifest.states == OK), NO_LABEL)
 
 
 def _write(table: pa.Table, out: Path) -> None:
