@@ -10,9 +10,12 @@ from thresher.errors import UserError, unknown_name
 
 COMMANDS = {
     "train": "train a classifier on images whose labels may be wrong",
+    "scan": "find out what is wrong with a collection of images before training",
     "evaluate": "measure a run's accuracy on labelled images",
     "predict": "label images with a run's networks",
     "audit": "list and show the labels that a run does not believe",
+    "label": "make labels from captions, queries or file names",
+    "pack": "re-encode images into tars that train fast",
 }
 USER_ERROR = 2
 

@@ -1,0 +1,72 @@
+"""How images are packed, and of which data: what must stay the same for a run to go on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from thresher.errors import UserError
+from thresher.sources.manifest import Manifest
+
+Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
+_LEAST_SIDE, _MOST_SIDE = 8, 16_384
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """What decides the bytes that are written.
+
+    Attributes:
+        short_side: pixels of the shorter side; larger images are scaled down to it.
+        quality: of the JPEG encoder, 1 to 100.
+        subsampling: of the colours.
+        shard_mb: most megabytes (10**6 bytes) of a tar; a larger image has a tar of its own.
+    """
+
+    short_side: int = 320
+    quality: int = 90
+    subsampling: Subsampling = "4:2:0"
+    shard_mb: float = 256
+
+    def check(self) -> None:
+        """Raise a ``UserError`` for a value out of range."""
+        if not _LEAST_SIDE <= self.short_side <= _MOST_SIDE:
+            raise UserError(
+                f"--short-side takes {_LEAST_SIDE} to {_MOST_SIDE} pixels, not {self.short_side}."
+            )
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"--quality takes 1 to 100, not {self.quality}.")
+        if not 0 < self.shard_mb < 1e6:  # also refuses NaN
+            raise UserError(f"--shard-mb takes a positive number, not {self.shard_mb}.")
+
+    @property
+    def shard_bytes(self) -> int:
+        """Most bytes of a tar."""
+        return int(self.shard_mb * 1_000_000)
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """A hash of what the data are: names, labels and places, but not where the data lie.
+
+    The bytes of image files are not read; a file that was replaced by another is not noticed.
+    """
+    digest = hashlib.sha256("\0".join(manifest.classes).encode())
+    for name in ("key", "label", "shard", "offset", "length"):
+        column = manifest.table[name]
+        for chunk in column.chunks:
+            if pa.types.is_string(chunk.type):
+                # Lengths and text; how Arrow cut the column into chunks must not matter.
+                _add_text(digest, chunk)
+            else:
+                digest.update(np.ascontiguousarray(chunk.to_numpy()).data)
+    return digest.hexdigest()
+
+
+def _add_text(digest: hashlib._Hash, chunk: pa.Array) -> None:
+    for start in range(0, len(chunk), 1 << 16):
+        texts = chunk.slice(start, 1 << 16).to_pylist()
+        digest.update(b"".join(text.encode() + b"\0" for text in texts))
