@@ -28,9 +28,7 @@ def print_report(labels: Labels, *, asked: bool, examples: int, seed: int) -> No
     table = Table("class", "images", "share", "examples", box=None)
     for name, count in labels.counts().most_common():
         lines = [f"{key} ({phrase})" for key, phrase in shown.get(name, [])]
-        table.add_row(
-            *(_plain(name), f"{count:,}", f"{count / num:.1%}"), "\n".join(map(_plain, lines))
-        )
+        table.add_row(printable(name), f"{count:,}", f"{count / num:.1%}", "\n".join(lines))
     console.print(table)
     where = " then ".join(f"'{printable(column)}'" for column in labels.columns)
     console.print(f"text looked in: {where}{'' if asked else ', chosen by its name (--from)'}")
@@ -92,7 +90,3 @@ def _print_unused(console: Console, labels: Labels, times: list[int]) -> None:
     unused = [phrase.text for place, phrase in enumerate(labels.phrases) if place not in used]
     if unused:
         console.print(f"phrases found nowhere: {enumerate_some(unused, most=10)}")
-
-
-def _plain(text: str) -> str:
-    return printable(text).replace("[", r"\[") if "\n" not in text else text
