@@ -254,4 +254,5 @@ def test_examples_are_a_function_of_the_seed(
         main(["label", source, "--classes", "classes.yaml", "--seed", seed, "--examples", "1"])
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]
-    assert "img/0.jpg (dog)" in said[0]
+    assert "img/0.jpg (dog): a dog" in said[0]
+    assert "img/1.jpg (hot dog): Hot-Dog stand" in said[0]

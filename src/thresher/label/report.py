@@ -14,6 +14,7 @@ from thresher.label.texts import FILE_NAME
 from thresher.sources.request import enumerate_some, printable
 
 _MOST_PAIRS = 10
+_MOST_TEXT = 60  # characters of an example
 
 
 def print_report(labels: Labels, *, asked: bool, examples: int, seed: int) -> None:
@@ -27,7 +28,7 @@ def print_report(labels: Labels, *, asked: bool, examples: int, seed: int) -> No
     shown = _examples(labels, examples, seed)
     table = Table("class", "images", "share", "examples", box=None)
     for name, count in labels.counts().most_common():
-        lines = [f"{key} ({phrase})" for key, phrase in shown.get(name, [])]
+        lines = shown.get(name, [])
         table.add_row(printable(name), f"{count:,}", f"{count / num:.1%}", "\n".join(lines))
     console.print(table)
     where = " then ".join(f"'{printable(column)}'" for column in labels.columns)
@@ -48,25 +49,45 @@ def print_report(labels: Labels, *, asked: bool, examples: int, seed: int) -> No
     )
 
 
-def _examples(labels: Labels, most: int, seed: int) -> dict[str, list[tuple[str, str]]]:
-    """Random images per class with the phrase that was found; a function of the seed."""
+def _examples(labels: Labels, most: int, seed: int) -> dict[str, list[str]]:
+    """Random images per class with the text and phrase that decided; a function of the seed."""
     names = [labels.label_of(outcome) or "" for outcome in range(len(labels.outcomes))]
     classes = sorted(set(names) - {""})
     index = {name: place for place, name in enumerate(classes)}
     class_of = np.array([index.get(name, -1) for name in names])[labels.outcome_of]
     rng = np.random.default_rng(seed)
-    shown: dict[str, list[tuple[str, str]]] = {}
+    rows_of: dict[str, list[int]] = {}
     for place, name in enumerate(classes):
         rows = np.flatnonzero(class_of == place)
-        picked = np.sort(rng.choice(rows, size=min(most, len(rows)), replace=False))
-        shown[name] = [
-            (
-                printable(labels.texts.names[row].as_py()),
-                printable(labels.phrases[labels.outcomes[labels.outcome_of[row]][0]].text),
-            )
-            for row in picked.tolist()
-        ]
-    return shown
+        picked = rng.choice(rows, size=min(max(most, 0), len(rows)), replace=False)
+        rows_of[name] = np.sort(picked).tolist()
+    texts = _texts_of(labels, sorted(row for rows in rows_of.values() for row in rows))
+    return {name: [_example(labels, row, texts) for row in rows] for name, rows in rows_of.items()}
+
+
+def _example(labels: Labels, row: int, texts: dict[int, str]) -> str:
+    phrase = labels.phrases[labels.outcomes[labels.outcome_of[row]][0]].text
+    text = texts.get(row, "")
+    short = text if len(text) <= _MOST_TEXT else text[:_MOST_TEXT] + "..."
+    name = printable(labels.texts.names[row].as_py())
+    return f"{name} ({printable(phrase)}){': ' + printable(short) if text else ''}"
+
+
+def _texts_of(labels: Labels, rows: list[int]) -> dict[int, str]:
+    """The texts of a few rows, read once more: all of them would not fit into memory."""
+    texts: dict[int, str] = {}
+    for place, column in enumerate(labels.columns):
+        wanted = np.array([row for row in rows if labels.column_of[row] == place], dtype=np.int64)
+        if column == FILE_NAME or not len(wanted):
+            continue
+        start = 0
+        for chunk in labels.texts.read(column):
+            here = wanted[(wanted >= start) & (wanted < start + len(chunk))]
+            texts.update({row: chunk[row - start].as_py() for row in here.tolist()})
+            start += len(chunk)
+            if start > wanted[-1]:
+                break
+    return texts
 
 
 def _print_pairs(console: Console, labels: Labels, times: list[int]) -> None:
@@ -89,4 +110,4 @@ def _print_unused(console: Console, labels: Labels, times: list[int]) -> None:
     }
     unused = [phrase.text for place, phrase in enumerate(labels.phrases) if place not in used]
     if unused:
-        console.print(f"phrases found nowhere: {enumerate_some(unused, most=10)}")
+        console.print(f"phrases that decided nothing: {enumerate_some(unused, most=10)}")
