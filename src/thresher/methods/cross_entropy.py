@@ -49,13 +49,20 @@ class CrossEntropy:
     def step(
         self, networks: Sequence[Network], batch: Batch, history: Rows, progress: Progress
     ) -> StepResult:
-        """Cross-entropy of each network on the one view."""
-        (images,) = batch.views
-        weight = batch.valid.float()
-        logits = [network.student(images) for network in networks]
-        losses = [cross_entropy(z, batch.labels, self.options.label_smoothing) for z in logits]
+        """Cross-entropy of each network on the one view, of trusted samples too."""
+        images, labels, weight = batch.views[0], batch.labels, batch.valid.float()
+        num = len(images)
+        if batch.clean is not None:
+            images = torch.cat([images, *batch.clean.views])
+            labels = torch.cat([labels, batch.clean.labels])
+            weight = torch.cat([weight, batch.clean.valid.float()])
+        all_logits = [network.student(images) for network in networks]
+        all_losses = [cross_entropy(z, labels, self.options.label_smoothing) for z in all_logits]
+        logits = [z[:num] for z in all_logits]
+        losses = [loss[:num] for loss in all_losses]
         probs = [z.detach().softmax(dim=1) for z in logits]
-        records = record_basics(probs, losses, batch.labels, [weight] * self.networks)
+        given = [weight[:num]] * self.networks
+        records = record_basics(probs, losses, batch.labels, given)
         # Plain mean over epochs: a label learnt late, as wrong ones are, keeps a low mean.
         belief = blend(
             to_dense(history["belief_class"], history["belief_prob"], self.num_classes),
@@ -64,7 +71,7 @@ class CrossEntropy:
         )
         records["belief_class"], records["belief_prob"] = to_sparse(belief)
         return StepResult(
-            loss_sums=tuple((weight * loss).sum() for loss in losses),
+            loss_sums=tuple((weight * loss).sum() for loss in all_losses),
             weight_sums=(weight.sum(),) * self.networks,
             records=records,
         )

@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from thresher.config import option
+from thresher.errors import UserError
 from thresher.losses import soft_cross_entropy
 from thresher.methods.base import History, Task, basic_columns, record_basics
 from thresher.methods.belief import belief_columns, to_dense, to_sparse
@@ -40,7 +41,9 @@ from thresher.types import Batch, Column, Judgement, Network, Progress, Rows, St
 
 ROUND_SHARES = (16 / 60, 16 / 60, 28 / 60)
 """Two short rounds to learn whom to believe, a long one to learn from it."""
-FEWEST_EPOCHS_FOR_ROUNDS = 6
+FEWEST_EPOCHS_A_ROUND = 3
+FEWEST_IMAGES_A_ROUND = 20_000
+"""A shorter round, counted in images seen, teaches fresh networks too little to judge by."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class MutualCalibrationOptions:
     record_share: float = option(0.4, "Last share of each round whose predictions are recorded.")
     momentum: float = option(0.7, "Of the running mean of recorded predictions, per epoch.")
     em_steps: int = option(10, "Steps of the estimate of the noise matrix.")
+    rounds: int | None = option(
+        None, "3, or 1: no judging; left open, 3 where they are long enough."
+    )
 
 
 class MutualCalibration:
@@ -66,7 +72,7 @@ class MutualCalibration:
     def __init__(self, options: MutualCalibrationOptions, task: Task) -> None:
         self.options = options
         self.num_classes = task.num_classes
-        self.rounds = split_into_rounds(task.epochs)
+        self.rounds = split_into_rounds(task, options.rounds)
         self.columns: tuple[Column, ...] = (
             *basic_columns(self.networks),
             Column("record_weight"),
@@ -194,9 +200,24 @@ class MutualCalibration:
         }
 
 
-def split_into_rounds(epochs: int) -> tuple[int, ...]:
-    """Epochs of each round by ``ROUND_SHARES``; one round where there are too few to share."""
-    if epochs < FEWEST_EPOCHS_FOR_ROUNDS:
-        return (epochs,)
-    ends = [round(epochs * sum(ROUND_SHARES[: i + 1])) for i in range(len(ROUND_SHARES))]
-    return tuple(end - start for start, end in zip([0, *ends[:-1]], ends, strict=True))
+def split_into_rounds(task: Task, wanted: int | None) -> tuple[int, ...]:
+    """Epochs of each round by ``ROUND_SHARES``; a single one where three would be too short.
+
+    Raises:
+        UserError: ``wanted`` is neither 1 nor 3, or three rounds do not fit.
+    """
+    if wanted not in (None, 1, len(ROUND_SHARES)):
+        raise UserError(f"--mct.rounds is {wanted}; it must be 1 or {len(ROUND_SHARES)}.")
+    ends = [round(task.epochs * sum(ROUND_SHARES[: i + 1])) for i in range(len(ROUND_SHARES))]
+    rounds = tuple(end - start for start, end in zip([0, *ends[:-1]], ends, strict=True))
+    if wanted == len(ROUND_SHARES) and min(rounds) < 1:
+        raise UserError(f"--mct.rounds {wanted} needs more than {task.epochs} --epochs.")
+    long_enough = (
+        min(rounds) >= FEWEST_EPOCHS_A_ROUND
+        and min(rounds) * task.num_samples >= FEWEST_IMAGES_A_ROUND
+    )
+    return (
+        rounds
+        if wanted == len(ROUND_SHARES) or (wanted is None and long_enough)
+        else (task.epochs,)
+    )

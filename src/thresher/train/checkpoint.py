@@ -8,6 +8,7 @@ without a valid ``meta.json`` does not count.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -43,7 +44,7 @@ def save_checkpoint(
             hashes = {}
             for stem, value in parts.items():
                 path = aside / f"{stem}.pt"
-                torch.save(value, path)
+                _save(value, path)
                 hashes[path.name] = _hash_and_sync(path)
             body = {"format": FORMAT, "epoch": epoch, "step": step, "sha256": hashes, **meta}
             meta_path = aside / "meta.json"
@@ -81,6 +82,30 @@ def load_newest(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
         else:
             return meta, parts
     return None
+
+
+class _Writer(io.FileIO):
+    """Remembers why a write failed; torch.save tells only that it did."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write, or note the reason and pass it on."""
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _save(value: Any, path: Path) -> None:
+    with _Writer(path, "w") as raw:
+        try:
+            torch.save(value, raw)
+        except RuntimeError:
+            if raw.error is None:
+                raise
+            raise raw.error from None
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -95,8 +95,10 @@ class Loop:
                 self._train_epoch(current, step, stop)
                 step = 0
                 last = current == self.config.epochs - 1
-                if last or self._save_is_due():
+                if last or stop.requested or self._save_is_due():
                     self._save(current + 1, 0)
+                if stop.requested and not last:
+                    raise Interrupted(stop.signal)
 
     def _train_epoch(self, epoch: int, start: int, stop: StopRequest) -> None:
         steps = self.feed.order.steps
@@ -130,9 +132,11 @@ class Loop:
                 learner.apply(mean, self._learning_rate(progress))
             self.ledger.update(positions, batch.valid, result.records)
             self._listener.on_step(progress, self._meter)
-            if stop.requested or (step % CLOCK_EVERY == 0 and self._save_is_due()):
+            if step + 1 < steps and (
+                stop.requested or (step % CLOCK_EVERY == 0 and self._save_is_due())
+            ):
                 self._refuse_non_finite(progress)
-                self._save(epoch + (step + 1) // steps, (step + 1) % steps)
+                self._save(epoch, step + 1)
                 if stop.requested:
                     raise Interrupted(stop.signal)
         self._refuse_non_finite(progress)

@@ -13,7 +13,7 @@ from thresher.train.meter import EpochMetrics, Meter
 from thresher.types import Progress as Position
 
 _REFRESH_SECONDS = 0.2
-_LINE_SECONDS = 5.0
+_LINE_SECONDS = 10.0
 
 
 class Display:

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from thresher.ledger.ledger import Ledger
+from thresher.ledger.table import write_ledger
+from thresher.sources.manifest import make_manifest
+from thresher.types import Column
+
+
+def make() -> Ledger:
+    columns = (Column("loss", 2), Column("trust", initial=1.0), Column("top", dtype="int32"))
+    return Ledger(np.array([3, 5, 8]), np.array([0, 1, 1]), columns)
+
+
+def test_columns_start_as_declared() -> None:
+    columns = make().columns
+    assert columns["loss"].shape == (3, 2)
+    assert columns["trust"].tolist() == [1, 1, 1]
+    assert columns["top"].dtype == torch.int32
+    assert columns["seen"].tolist() == [0, 0, 0]
+
+
+def test_update_writes_only_valid_places_and_counts_them() -> None:
+    ledger = make()
+    positions = torch.tensor([2, 0, 2])  # the last place only fills the shape
+    records = {
+        "trust": torch.tensor([0.5, 0.25, 9.0]),
+        "loss": torch.tensor([[1, 2], [3, 4], [9, 9]]),
+    }
+    ledger.update(positions, torch.tensor([True, True, False]), records)
+    assert ledger.columns["trust"].tolist() == [0.25, 1.0, 0.5]
+    assert ledger.columns["loss"].tolist() == [[3, 4], [0, 0], [1, 2]]
+    assert ledger.columns["seen"].tolist() == [1, 0, 1]
+    assert ledger.rows(torch.tensor([2]))["trust"].tolist() == [0.5]
+
+
+def test_state_comes_back() -> None:
+    ledger, other = make(), make()
+    ledger.overwrite({"trust": torch.tensor([0.1, 0.2, 0.3])})
+    other.load_state_dict(ledger.state_dict())
+    assert torch.equal(other.columns["trust"], ledger.columns["trust"])
+
+
+def test_table_for_people(tmp_path: Path) -> None:
+    manifest = make_manifest(
+        kind="files",
+        shards=["/data"],
+        classes=["cat", "dog"],
+        source="/data",
+        keys=[f"{i}.jpg" for i in range(5)],
+        labels=np.array([0, 1, 1, 0, 1]),
+    ).with_states({3: "empty file"})
+    write_ledger(
+        tmp_path / "ledger.parquet",
+        manifest,
+        np.array([0, 2, 3, 4]),
+        suggested=np.array([0, 0, 1, 1]),
+        confidence=np.array([0.9, 0.8, 0.0, 0.0]),
+        clean_probability=np.array([0.95, 0.1, 0.0, 0.5]),
+        weight=np.array([1.0, 0.1, 1.0, 1.0]),
+        seen=np.array([4, 4, 0, 0]),
+    )
+    table = pq.read_table(tmp_path / "ledger.parquet")
+    assert json.loads(table.schema.metadata[b"thresher.classes"]) == ["cat", "dog"]
+    rows = table.to_pylist()
+    assert [row["id"] for row in rows] == [0, 2, 3, 4]
+    assert [row["key"] for row in rows] == ["0.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    assert [row["given_label"] for row in rows] == ["cat", "dog", "cat", "dog"]
+    assert [row["suggested_label"] for row in rows] == ["cat", "cat", "cat", "dog"]
+    assert [row["status"] for row in rows] == [
+        "trusted",
+        "down-weighted",
+        "unreadable: empty file",
+        "not seen",
+    ]
+    assert np.isnan(rows[2]["clean_probability"])
+    assert rows[1]["clean_probability"] == np.float32(0.1)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import encode
+
+from thresher.loader.pipeline import Loader
+
+COLOURS = [(i * 20, 255 - i * 20, i * 7 % 256) for i in range(10)]
+IMAGES = [encode(Image.new("RGB", (12, 8), colour), "PNG") for colour in COLOURS]
+PLAN = np.array([[3, 1, 4], [9, 0, 2], [5, 8, -1], [6, 7, -1]])
+
+
+def make(read: Callable[[int], bytes] = IMAGES.__getitem__, **options: object) -> Loader:
+    ids = np.arange(10)
+    settings = {"size": 8, "framing": "whole", **options}
+    return Loader(read, ids, ids % 3, **settings)
+
+
+def test_batches_hold_the_planned_samples_in_order() -> None:
+    loader = make()
+    batches = list(loader.batches(0, PLAN))
+    loader.close()
+    assert [batch.ids[batch.valid].tolist() for batch in batches] == [
+        [3, 1, 4], [9, 0, 2], [5, 8], [6, 7]
+    ]  # fmt: skip
+    for batch in batches:
+        assert batch.canvas.shape == (3, 3, 8, 8)
+        for place in np.flatnonzero(batch.valid):
+            assert tuple(batch.canvas[place, :, 4, 4].tolist()) == COLOURS[batch.ids[place]]
+            assert batch.labels[place] == batch.ids[place] % 3
+
+
+def test_empty_places_repeat_valid_samples_and_do_not_count() -> None:
+    loader = make()
+    batch = list(loader.batches(0, PLAN))[2]
+    loader.close()
+    assert batch.valid.tolist() == [True, True, False]
+    assert batch.ids.tolist() == [5, 8, 5]
+    torch.testing.assert_close(batch.canvas[2], batch.canvas[0])
+
+
+@pytest.mark.parametrize("framing", ["whole", "centre", "random_crop"])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_same_batches_for_any_threads_and_with_and_without_cache(framing: str, epoch: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (10, 20, 30, 3), dtype=np.uint8)
+    encoded = [encode(Image.fromarray(pixels), "PNG") for pixels in noise]
+
+    def pixels(**options: object) -> torch.Tensor:
+        loader = make(encoded.__getitem__, framing=framing, seed=5, **options)
+        for warm_up in range(2):
+            list(loader.batches(warm_up, PLAN))
+        out = torch.stack([batch.canvas.clone() for batch in loader.batches(epoch, PLAN)])
+        loader.close()
+        return out
+
+    expected = pixels(threads=1, cache=False)
+    for options in ({"threads": 4, "cache": False}, {"threads": 2, "cache": True}):
+        torch.testing.assert_close(pixels(**options), expected)
+
+
+def test_random_crops_change_with_the_epoch() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (10, 20, 30, 3), dtype=np.uint8)
+    loader = make(
+        [encode(Image.fromarray(p), "PNG") for p in noise].__getitem__, framing="random_crop"
+    )
+    first, second = (next(iter(loader.batches(epoch, PLAN))).canvas for epoch in (0, 1))
+    loader.close()
+    assert not loader.caches
+    assert (first != second).any()
+
+
+def test_starting_in_the_middle_serves_the_same_rest() -> None:
+    loader = make()
+    rest = [batch.ids.tolist() for batch in loader.batches(0, PLAN, start=2)]
+    assert rest == [batch.ids.tolist() for batch in loader.batches(0, PLAN)][2:]
+    loader.close()
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_unreadable_images_are_marked_counted_and_never_replaced(cache: bool) -> None:
+    def read(index: int) -> bytes:
+        if index == 1:
+            return b"not an image"
+        if index == 4:
+            raise OSError("file vanished")
+        return IMAGES[index]
+
+    loader = make(read, cache=cache)
+    for _ in range(3):
+        batches = list(loader.batches(0, PLAN))
+        assert batches[0].valid.tolist() == [True, False, False]
+        assert batches[0].ids.tolist() == [3, 3, 3]
+        assert all(batch.valid[:2].all() for batch in batches[1:])
+    loader.close()
+    assert loader.unreadable == {1: "not an image", 4: "file vanished"}
+
+
+def test_cached_images_are_read_once() -> None:
+    reads: list[int] = []
+
+    def read(index: int) -> bytes:
+        reads.append(index)
+        return IMAGES[index]
+
+    loader = make(read)
+    for epoch in range(3):
+        list(loader.batches(epoch, PLAN))
+    loader.close()
+    assert sorted(reads) == list(range(10))
+
+
+def test_an_error_of_ours_reaches_the_consumer() -> None:
+    def read(index: int) -> bytes:
+        raise KeyError(index)
+
+    loader = make(read)
+    with pytest.raises(KeyError):
+        list(loader.batches(0, PLAN))
+    loader.close()
+
+
+def test_leaving_early_and_closing_leaves_no_thread() -> None:
+    before = threading.active_count()
+    loader = make(threads=4)
+    next(iter(loader.batches(0, PLAN)))
+    loader.close()
+    assert threading.active_count() == before

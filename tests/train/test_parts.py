@@ -1,0 +1,144 @@
+"""Schedule, meter, resolving and checkpoints, each by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from thresher import presets
+from thresher.config import TrainConfig
+from thresher.errors import UserError
+from thresher.train.checkpoint import load_newest, save_checkpoint
+from thresher.train.progress import duration
+from thresher.train.resolve import Facts, resolve
+from thresher.train.schedule import triangle
+
+
+def test_triangle_by_hand() -> None:
+    # Nine steps divide the round into ten: 0.1 ... 0.9, rising to 0.2.
+    values = [triangle(step, 9, 0.2) for step in range(9)]
+    assert values == pytest.approx([0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (
+            Facts(2000, 28, "cpu"),
+            {"image_size": 28, "model": "small_cnn", "batch_size": 128, "lr": 0.1},
+        ),
+        (Facts(50_000, 32, "cuda"), {"image_size": 32, "model": "small_resnet", "batch_size": 512}),
+        (Facts(10**6, 375, "cuda"), {"image_size": 224, "model": "resnet50", "epochs": 10}),
+        (Facts(10**6, 375, "cuda"), {"augment": "photo", "batch_size": 256, "lr": 0.1}),
+        (Facts(5000, 100, "cpu"), {"image_size": 128, "model": "resnet50", "batch_size": 32}),
+    ],
+)
+def test_defaults_follow_from_the_data(facts: Facts, expected: dict[str, object]) -> None:
+    resolved = dataclasses.asdict(resolve(TrainConfig(data="x"), facts))
+    assert {name: resolved[name] for name in expected} == expected
+    optional = {"val", "clean", "init_weights", "path_column", "label_column", "image_column"}
+    assert all(value is not None for name, value in resolved.items() if name not in optional)
+
+
+def test_what_the_user_chose_stays() -> None:
+    config = TrainConfig(data="x", model="vit_tiny_patch16_224", weight_decay=0.0, lr=0.3)
+    resolved = resolve(config, Facts(5000, 300, "cpu"))
+    assert (resolved.model, resolved.weight_decay, resolved.lr) == (config.model, 0.0, 0.3)
+    assert resolved.optimizer == "adamw"
+
+
+@pytest.mark.parametrize("preset", [presets.demo, presets.quick])
+def test_every_preset_resolves(preset: object) -> None:
+    config = preset(Path("a"), Path("b"), "mct")
+    assert resolve(config, Facts(2000, 28, "cpu")).model == "small_cnn"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"epochs": 0}, "--epochs is 0; it must be at least 1"),
+        ({"batch_size": -1}, "--batch-size is -1"),
+        ({"lr": 0.0}, None),
+        ({"lr": -1.0}, "--lr is -1.0; it must be above 0"),
+        ({"val_share": 1.0}, "--val-share is 1.0"),
+        ({"ema_decay": 1.0}, "--ema-decay is 1.0"),
+        ({"warmup_share": 0.0}, "--warmup-share is 0.0"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"model": "resnt50"}, "Unknown model 'resnt50'. Did you mean resnet50"),
+    ],
+)
+def test_impossible_values_are_refused(change: dict[str, object], sentence: str | None) -> None:
+    config = dataclasses.replace(TrainConfig(data="x"), **change)
+    with pytest.raises(UserError, match=sentence and sentence.replace("?", r"\?")):
+        resolve(config, Facts(2000, 28, "cpu"))
+
+
+def parts(value: float) -> dict[str, object]:
+    return {"state": {"x": torch.tensor([value])}, "ledger-0": {"y": 1}}
+
+
+def test_newest_checkpoint_comes_back_and_old_ones_go(tmp_path: Path) -> None:
+    for epoch in range(4):
+        save_checkpoint(tmp_path, epoch, 0, parts(epoch), {"model": "m"}, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000002-000000", "000003-000000"]
+    meta, found = load_newest(tmp_path)
+    assert (meta["epoch"], meta["model"], found["state"]["x"].item()) == (3, "m", 3.0)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "meta"])
+def test_damaged_checkpoints_are_passed_over(tmp_path: Path, damage: str) -> None:
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, epoch, 5, parts(epoch), {}, keep=3)
+    victim = tmp_path / "000002-000005" / ("meta.json" if damage == "meta" else "state.pt")
+    data = bytearray(victim.read_bytes())
+    if damage == "delete":
+        victim.unlink()
+    elif damage == "flip":
+        data[len(data) // 2] ^= 1
+        victim.write_bytes(data)
+    else:
+        victim.write_bytes(data[: len(data) // 2])
+    with pytest.warns(UserWarning, match="000002-000005 is damaged"):
+        meta, _ = load_newest(tmp_path)
+    assert meta["epoch"] == 1
+
+
+def test_half_written_checkpoints_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / ".000007-000000.tmp").mkdir()
+    assert load_newest(tmp_path) is None
+    assert load_newest(tmp_path / "absent") is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_is_a_sentence_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("no right to mount a file system here")
+    try:
+        save_checkpoint(small, 1, 0, parts(1), {}, keep=2)
+        big = {"state": {"x": torch.zeros(10**6)}}
+        with pytest.raises(UserError, match="No space left to write"):
+            save_checkpoint(small, 2, 0, big, {}, keep=2)
+        assert [path.name for path in small.iterdir()] == ["000001-000000"]
+        assert load_newest(small)[0]["epoch"] == 1
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_errno_is_what_we_think_it_is() -> None:
+    assert os.strerror(errno.ENOSPC) == "No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0s"), (59, "59s"), (200, "3m20s"), (7500, "2h05m")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
