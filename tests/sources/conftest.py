@@ -9,6 +9,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -112,3 +113,38 @@ def unprivileged() -> Iterator[tuple[Path, Callable[[], contextlib.AbstractConte
     for path in folder.rglob("*"):
         path.chmod(0o755)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def fork() -> Callable[[Callable[[], bytes]], bytes]:
+    """Call a function in a forked child and give back what it returns."""
+
+    def run(call: Callable[[], bytes]) -> bytes:
+        read, write = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # forking beside threads: on purpose
+            child = os.fork()
+        if child == 0:
+            try:
+                with os.fdopen(write, "wb") as pipe:
+                    pipe.write(call())
+            finally:
+                os._exit(0)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            data = pipe.read()
+        os.waitpid(child, 0)
+        return data
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own for each test, never that of the user."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("THRESHER_CACHE_DIR", str(folder))
+    monkeypatch.delenv("THRESHER_CACHE_GB", raising=False)
+    return folder

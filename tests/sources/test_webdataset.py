@@ -149,7 +149,8 @@ def test_a_truncated_tar(tmp_path: Path, keep: int, reason: str, last: str | Non
         open_source(str(path), labelled=False)
     good = f"The last good member is '{last}'" if last else "It has no good member"
     assert str(caught.value) == (
-        f"{path} is damaged: {reason}. {good}. Download or write it again."
+        f"{path} is damaged: {reason}. {good}. Download or write it again, or take the rest "
+        "with --allow-damaged."
     )
     if last:
         manifest = open_source(str(path), labelled=False, allow_damaged=True)

@@ -42,6 +42,11 @@ class SharedCache(Generic[K, V]):
             self._make(key, future, make)
         return future.result()
 
+    def __contains__(self, key: object) -> bool:
+        """Whether a value is held, or being made."""
+        with self._lock:
+            return key in self._values
+
     def clear(self) -> None:
         """Forget all values that are not being made."""
         with self._lock:

@@ -8,11 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thresher.errors import UserError
+from thresher.sources.caffe_lmdb import SUFFIXES as LMDB_SUFFIXES
+from thresher.sources.caffe_lmdb import is_lmdb, open_lmdb
+from thresher.sources.damage import Damage
 from thresher.sources.folder import NotATreeError, open_folder, walk_images
 from thresher.sources.labels import no_labels
 from thresher.sources.manifest import Manifest, make_manifest
+from thresher.sources.manifest_file import is_manifest, is_manifest_file
+from thresher.sources.manifest_source import INDEX_NAME, open_manifest
 from thresher.sources.names import BAD_NAME, is_image_name, is_skipped, natural_key, to_utf8
-from thresher.sources.parquet import image_column, open_parquet, open_parquet_file
+from thresher.sources.parquet import first_schema, image_column, open_parquet
+from thresher.sources.places import folder_of, is_url, plain, shown, strip_query
 from thresher.sources.request import Request, enumerate_some, explain_read_errors, printable
 from thresher.sources.shard_names import expand, is_pattern
 from thresher.sources.table import PATH_COLUMNS, TEXT_SUFFIXES, open_table
@@ -38,14 +44,16 @@ def open_source(
 
     Args:
         data: a class-per-folder tree, a table of paths and labels (CSV, TSV, JSON lines,
-            Parquet), Parquet files with image bytes, or WebDataset tars; a file, a folder of
-            them, or a pattern such as ``shard-{000..003}.tar`` or ``train-*.parquet``.
+            Parquet), Parquet files with image bytes, WebDataset tars, a Caffe LMDB, or a
+            manifest; a file, a folder of them, or a pattern such as ``shard-{000..003}.tar`` or
+            ``train-*.parquet``; or a URL of any of these (``file:``, ``http:``, ``s3:``, ...).
         path_column: column with the paths in a table; None: found by its name.
         label_column: column, or field of ``.json`` members, with the labels; None: likewise.
         image_column: column with the image bytes in Parquet files; None: likewise.
         classes: map labels onto these classes; None: the classes of the data themselves.
         labelled: False to take images alone, as for prediction.
-        allow_damaged: take what is readable of truncated tars and of tables with missing files.
+        allow_damaged: leave out what cannot be read of tars, Parquet files and tables; what was
+            left out is told by ``Manifest.options['damaged_shards']`` and by states.
 
     Returns:
         The manifest. Ids follow from the data alone: the same data give the same ids.
@@ -53,8 +61,9 @@ def open_source(
     Raises:
         UserError: a plain sentence on what is wrong with the data.
     """
+    data = plain(data)
     request = Request(
-        data=data,
+        data=shown(data) if is_url(data) else data,
         path_column=path_column,
         label_column=label_column,
         image_column=image_column,
@@ -62,12 +71,16 @@ def open_source(
         labelled=labelled,
         allow_damaged=allow_damaged,
     )
-    with explain_read_errors(data):
+    with explain_read_errors(request.data):
+        if is_url(data):
+            from thresher.sources.detect_remote import open_url
+
+            return open_url(request, data)
         if is_pattern(data):
-            return _open_files(request, expand(data))
+            return open_files(request, expand(data))
         if not os.path.lexists(data):
             raise UserError(f"There is no file or folder {printable(data)}.")
-        return _open_folder(request) if Path(data).is_dir() else _open_files(request, [data])
+        return _open_folder(request) if Path(data).is_dir() else open_files(request, [data])
 
 
 def open_images(paths: Sequence[str]) -> Manifest:
@@ -80,6 +93,9 @@ def open_images(paths: Sequence[str]) -> Manifest:
     """
     if not paths:
         raise UserError("No images given.")
+    paths = [plain(path) for path in paths]
+    if any(map(is_url, paths)) and len(paths) > 1:
+        raise UserError("Of URLs, one at a time can be opened; name one.")
     if len(paths) == 1 and not (is_image_name(paths[0]) and Path(paths[0]).is_file()):
         return open_source(paths[0], labelled=False)
     files: list[str] = []
@@ -94,10 +110,11 @@ def open_images(paths: Sequence[str]) -> Manifest:
                 files.append(path)
             else:
                 raise UserError(f"There is no file or folder {printable(path)}.")
-    return _image_files(files, Request(data=printable(" ".join(paths[:3])), labelled=False))
+    return image_files(files, Request(data=printable(" ".join(paths[:3])), labelled=False))
 
 
-def _image_files(files: list[str], request: Request) -> Manifest:
+def image_files(files: list[str], request: Request) -> Manifest:
+    """Images by their paths or URLs, without labels."""
     keys, badly_named = to_utf8(files)
     labels, classes = no_labels(len(files), request)
     states = ["ok"] * len(files)
@@ -105,7 +122,7 @@ def _image_files(files: list[str], request: Request) -> Manifest:
         states[row] = BAD_NAME
     return make_manifest(
         kind="files",
-        shards=[str(Path.cwd())],
+        shards=[folder_of(files[0]) if is_url(files[0]) else str(Path.cwd())],
         classes=classes,
         source=request.data,
         keys=keys,
@@ -114,19 +131,29 @@ def _image_files(files: list[str], request: Request) -> Manifest:
     )
 
 
-def _open_files(request: Request, files: list[str]) -> Manifest:
-    lower = files[0].lower()
+def open_files(request: Request, files: list[str]) -> Manifest:
+    """Open files of one kind, by paths or URLs; their ending tells which.
+
+    Raises:
+        UserError: see ``open_source``.
+    """
+    lower = strip_query(files[0]).lower()
     for file in files:
+        if is_url(file) or is_lmdb(file):
+            continue
         if not Path(file).is_file():
             raise UserError(f"{printable(file)} is neither a file nor a folder.")
         with Path(file).open("rb"):
             pass  # a missing right is told here, whatever the library behind would say
-    if any(not file.lower().endswith(os.path.splitext(lower)[1]) for file in files):  # noqa: PTH122
+    suffix = os.path.splitext(lower)[1]  # noqa: PTH122
+    if any(not strip_query(file).lower().endswith(suffix) for file in files):
         raise UserError(f"{request.data} stands for files of different kinds.")
     if lower.endswith(TAR_SUFFIXES):
         return open_webdataset(request, files)
     if lower.endswith(PARQUET_SUFFIXES):
         return _open_parquet(request, files)
+    if len(files) == 1 and (lower.endswith(LMDB_SUFFIXES) or is_lmdb(files[0])):
+        return open_lmdb(request, files[0])
     if lower.endswith(TEXT_SUFFIXES) and len(files) == 1:
         return open_table(request, files[0])
     if lower.endswith(TEXT_SUFFIXES):
@@ -136,7 +163,7 @@ def _open_files(request: Request, files: list[str]) -> Manifest:
             raise UserError(
                 f"{request.data} is a single image; name the folder that holds the class folders."
             )
-        return _image_files(files, request)
+        return image_files(files, request)
     if lower.endswith(_SQUEEZED):
         raise UserError(
             f"{request.data} is compressed, so that samples in it cannot be read one by one. "
@@ -144,13 +171,18 @@ def _open_files(request: Request, files: list[str]) -> Manifest:
         )
     raise UserError(
         f"{printable(request.data)} is of no known kind. Known: a folder of class folders, a table "
-        "(.csv, .tsv, .jsonl, .parquet), Parquet images (.parquet), WebDataset tars (.tar)."
+        "(.csv, .tsv, .jsonl, .parquet), Parquet images (.parquet), WebDataset tars (.tar), "
+        "a Caffe LMDB (.mdb, or its folder)."
     )
 
 
 def _open_parquet(request: Request, files: list[str]) -> Manifest:
-    """Parquet holds images, or paths to images: its columns tell."""
-    schema = open_parquet_file(files[0]).schema_arrow
+    """Parquet holds images, paths to images, or is a manifest: its columns tell."""
+    schema = first_schema(files, Damage(request))
+    if is_manifest(schema):
+        if len(files) > 1:
+            raise UserError(f"{request.data} stands for {len(files)} manifests; name one.")
+        return open_manifest(request, files[0])
     has_images = image_column(schema, request) is not None
     paths = {request.path_column} if request.path_column else set(PATH_COLUMNS)
     is_table = bool(paths & set(schema.names)) and request.image_column is None
@@ -169,12 +201,17 @@ def _open_folder(request: Request) -> Manifest:
     with os.scandir(request.data) as entries:
         names = [entry.name for entry in entries if not is_skipped(entry.name)]
     names.sort(key=natural_key)
+    if is_lmdb(request.data):
+        return open_lmdb(request, request.data)
+    index = str(Path(request.data, INDEX_NAME))
+    if INDEX_NAME in names and is_manifest_file(index):
+        return open_manifest(request, index)
     for suffixes in (TAR_SUFFIXES, PARQUET_SUFFIXES):
         found = [name for name in names if name.lower().endswith(suffixes)]
         if found and not _has_image_folder(request, names):
-            _refuse_mixed_splits(request, found)
+            refuse_mixed_splits(request, found)
             files = [str(Path(request.data, name)) for name in found]
-            return _open_files(request, files)
+            return open_files(request, files)
     try:
         return open_folder(request)
     except NotATreeError as error:
@@ -195,7 +232,7 @@ def _holds_image(path: Path) -> bool:
         return any(is_image_name(entry.name) for entry in entries)
 
 
-def _refuse_mixed_splits(request: Request, names: Sequence[str]) -> None:
+def refuse_mixed_splits(request: Request, names: Sequence[str]) -> None:
     """Training on a folder of train-*.parquet and test-*.parquet would be a silent disaster."""
     splits = {match.group(0) for name in names if (match := _SPLIT.match(name.lower()))}
     if len(splits) > 1:
@@ -211,6 +248,8 @@ def _elsewhere(data: str, names: Sequence[str]) -> str:
     """Where the user may have meant, if the folder itself is not usable."""
     for name in names:
         below = Path(data, name)
+        if below.is_dir() and is_lmdb(str(below)):
+            return f" Its folder {name} is an LMDB; to use that, name it: {below}."
         if name.lower().endswith(TEXT_SUFFIXES):
             return f" It holds the table {name}; to use that, name it: {below}."
         if below.is_dir():

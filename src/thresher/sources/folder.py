@@ -48,11 +48,9 @@ def open_folder(request: Request) -> Manifest:
     root = os.path.abspath(request.data)  # noqa: PTH100 - a link stays what the user named
     if not request.labelled:
         listing = walk_images(root)
-        _require_images(listing.files, request)
-        labels, classes = no_labels(len(listing.files), request)
-        return _manifest(request, root, listing, labels, classes)
+        return manifest_of_images(request, root, listing)
 
-    whole, by_class = Listing(), {}
+    whole, by_class = Listing(), dict[str, Listing]()
     for entry in sorted(os.scandir(root), key=lambda entry: natural_key(entry.name)):
         if is_skipped(entry.name):
             continue
@@ -62,6 +60,17 @@ def open_folder(request: Request) -> Manifest:
             whole.refused += 1
         else:
             by_class[entry.name] = walk_images(entry.path)
+    return manifest_of_classes(request, root, whole, by_class)
+
+
+def manifest_of_classes(
+    request: Request, root: str, whole: Listing, by_class: dict[str, Listing]
+) -> Manifest:
+    """The manifest of a tree, from what its root and its class folders hold.
+
+    Raises:
+        UserError: see ``open_folder``.
+    """
     in_root = sorted(whole.files)
     num_images = len(in_root) + sum(len(listing.files) for listing in by_class.values())
     whole.ignored += sum(listing.ignored for listing in by_class.values())
@@ -92,6 +101,13 @@ def open_folder(request: Request) -> Manifest:
         whole.refused += listing.refused
     whole.files.extend(in_root)
     return _manifest(request, root, whole, labels, classes)
+
+
+def manifest_of_images(request: Request, root: str, listing: Listing) -> Manifest:
+    """The manifest of images without labels."""
+    _require_images(listing.files, request)
+    labels, classes = no_labels(len(listing.files), request)
+    return _manifest(request, root, listing, labels, classes)
 
 
 def walk_images(root: str) -> Listing:

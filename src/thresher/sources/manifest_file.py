@@ -37,6 +37,14 @@ def is_manifest(schema: pa.Schema) -> bool:
     return METADATA_KEY in (schema.metadata or {})
 
 
+def is_manifest_file(path: str) -> bool:
+    """Whether a local file is a manifest."""
+    try:
+        return is_manifest(pq.read_schema(path))
+    except (pa.ArrowException, OSError):
+        return False
+
+
 def read_columns(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """Read the rows, with the columns of ``SCHEMA`` alone, and the metadata.
 

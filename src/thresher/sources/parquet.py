@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from thresher.errors import UserError
+from thresher.sources.damage import Damage, DamagedShard
 from thresher.sources.labels import encode_labels, label_states, no_labels
 from thresher.sources.manifest import Manifest, make_manifest
-from thresher.sources.request import Request, enumerate_some, first_line, printable
+from thresher.sources.parquet_file import open_parquet_file
+from thresher.sources.places import absolute, name_of, shown
+from thresher.sources.request import Request, enumerate_some, printable
+from thresher.sources.sizes import version_of
 from thresher.sources.table import LABEL_COLUMNS, choose_label_column
 
 IMAGE_COLUMNS = (
@@ -48,45 +52,108 @@ def image_column(schema: pa.Schema, request: Request) -> str | None:
     return holding_bytes[0] if holding_bytes else None
 
 
+@dataclass
+class _Part:
+    """One file, and what is read of it to begin with."""
+
+    file: str
+    num_rows: int
+    size: int | None
+    image_bytes: int
+    labels: pa.ChunkedArray | None
+    paths: pa.ChunkedArray | None
+
+
 def open_parquet(request: Request, files: Sequence[str]) -> Manifest:
     """Index Parquet files with an image column; only labels and paths are read.
 
     Raises:
-        UserError: a file is damaged or of another form than the first, or see ``encode_labels``.
+        UserError: a file is damaged or of another form than the first (without
+            ``allow_damaged``), or see ``encode_labels``.
     """
-    readers = [open_parquet_file(file) for file in files]
-    first = readers[0].schema_arrow
+    damage = Damage(request)
+    first = first_schema(files, damage)
     column = image_column(first, request)
     if column is None:
         raise _no_images(first, request)
     label = _label_column(first, request) if request.labelled else None
-    for file, reader in zip(files, readers, strict=True):
-        _require_same_form(file, reader.schema_arrow, first, column, label, request)
+    parts = []
+    for file in files:
+        if shown(file) not in damage.shards:
+            with damage.tolerate(file):
+                parts.append(_read_part(file, first, column, label, request))
+    damage.require_some_good(len(files))
 
-    num_rows = [reader.metadata.num_rows for reader in readers]
+    num_rows = [part.num_rows for part in parts]
     total = sum(num_rows)
     if total == 0:
         raise UserError(f"{request.data} has no rows.")
     if label is None:
         labels, classes = no_labels(total, request)
     else:
-        given = _concat([reader.read(columns=[label]).column(0) for reader in readers])
+        given = _concat([part.labels for part in parts])
         labels, classes = encode_labels(given, request, _class_names(first).get(label))
     return make_manifest(
         kind="parquet",
-        shards=[str(Path(file).absolute()) for file in files],
+        shards=[absolute(part.file) for part in parts],
         classes=classes,
         source=request.data,
-        keys=_keys(files, readers, column, num_rows),
+        keys=_keys(parts),
         labels=labels,
-        shard=np.repeat(np.arange(len(files), dtype=np.int32), num_rows),
+        shard=np.repeat(np.arange(len(parts), dtype=np.int32), num_rows),
         offsets=np.concatenate([np.arange(num, dtype=np.int64) for num in num_rows]),
         states=label_states(labels, request),
         options={
             "image_column": column,
-            "shard_sizes": [Path(file).stat().st_size for file in files],
+            "image_bytes": sum(part.image_bytes for part in parts),
+            "shard_sizes": [part.size for part in parts],
+            "damaged_shards": damage.shards,
         },
     )
+
+
+def first_schema(files: Sequence[str], damage: Damage) -> pa.Schema:
+    """The columns of the first file that can be opened.
+
+    Raises:
+        UserError: it is damaged (without ``allow_damaged``), or all are.
+    """
+    for file in files:
+        with damage.tolerate(file), open_parquet_file(file) as reader:
+            return reader.schema_arrow
+    damage.require_some_good(len(files))
+    raise AssertionError("no file was named")
+
+
+def _read_part(
+    file: str, first: pa.Schema, column: str, label: str | None, request: Request
+) -> _Part:
+    with open_parquet_file(file) as reader:
+        schema = reader.schema_arrow
+        _require_same_form(file, schema, first, column, label, request)
+        kind = schema.field(column).type
+        paths = None
+        if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+            paths = pc.struct_field(reader.read(columns=[f"{column}.path"]).column(0), "path")
+        return _Part(
+            file=file,
+            num_rows=reader.metadata.num_rows,
+            size=version_of(file)[0],
+            image_bytes=_num_bytes(reader.metadata, bytes_column(schema, column)),
+            labels=reader.read(columns=[label]).column(0) if label is not None else None,
+            paths=paths,
+        )
+
+
+def _num_bytes(metadata: pq.FileMetaData, name: str) -> int:
+    """The size of a column when it is not compressed."""
+    total = 0
+    for group in range(metadata.num_row_groups):
+        chunks = metadata.row_group(group)
+        for position in range(chunks.num_columns):
+            chunk = chunks.column(position)
+            total += chunk.total_uncompressed_size if chunk.path_in_schema == name else 0
+    return total
 
 
 def bytes_column(schema: pa.Schema, column: str) -> str:
@@ -99,21 +166,6 @@ def _holds_bytes(kind: pa.DataType) -> bool:
         position = kind.get_field_index("bytes")
         return position >= 0 and _holds_bytes(kind.field(position).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def open_parquet_file(file: str) -> pq.ParquetFile:
-    """Open one file and read its footer.
-
-    Raises:
-        UserError: it is not Parquet, or is cut short.
-    """
-    try:
-        return pq.ParquetFile(file)
-    except pa.ArrowInvalid as error:
-        raise UserError(
-            f"{file} is not a readable Parquet file: {first_line(error)}. "
-            "Download or write it again."
-        ) from None
 
 
 def _label_column(schema: pa.Schema, request: Request) -> str:
@@ -149,13 +201,14 @@ def _require_same_form(
         if name is None:
             continue
         if name not in schema.names or schema.field(name).type != first.field(name).type:
-            raise UserError(
-                f"{file} has no column '{printable(name)}' of the same type as the first file of "
-                f"{request.data}. Name files of one data set, as in 'train-*.parquet'."
+            raise DamagedShard(
+                f"{shown(file)} has no column '{printable(name)}' of the same type as the first "
+                f"file of {request.data}; name files of one data set, as in "
+                "'train-*.parquet'"
             )
     if label is not None and _class_names(schema).get(label) != _class_names(first).get(label):
         raise UserError(
-            f"{file} names other classes than the first file of {request.data}. "
+            f"{shown(file)} names other classes than the first file of {request.data}. "
             "Name files of one data set, as in 'train-*.parquet'."
         )
 
@@ -168,29 +221,26 @@ def _no_images(schema: pa.Schema, request: Request) -> UserError:
     )
 
 
-def _keys(
-    files: Sequence[str], readers: Sequence[pq.ParquetFile], column: str, num_rows: Sequence[int]
-) -> pa.ChunkedArray:
+def _keys(parts: Sequence[_Part]) -> pa.ChunkedArray:
     """The paths in the image structs if they tell the samples apart, else file and row."""
-    kind = readers[0].schema_arrow.field(column).type
-    if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
-        structs = [reader.read(columns=[f"{column}.path"]).column(0) for reader in readers]
-        paths = _concat([pc.struct_field(struct, "path") for struct in structs])
+    if all(part.paths is not None for part in parts):
+        paths = _concat([part.paths for part in parts])
         if pa.types.is_string(paths.type) and pc.count_distinct(paths, mode="all").as_py() == sum(
-            num_rows
+            part.num_rows for part in parts
         ):
             # One row without a path is distinct too.
             return pc.fill_null(paths, "(no path)")
-    parts = [
+    names = [
         pc.binary_join_element_wise(
-            Path(file).name, pc.cast(pa.array(np.arange(num)), "string"), ":"
+            name_of(part.file), pc.cast(pa.array(np.arange(part.num_rows)), "string"), ":"
         )
-        for file, num in zip(files, num_rows, strict=True)
+        for part in parts
     ]
-    return pa.chunked_array(parts, type=pa.string())
+    return pa.chunked_array(names, type=pa.string())
 
 
-def _concat(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+def _concat(columns: Sequence[pa.ChunkedArray | None]) -> pa.ChunkedArray:
+    present = [column for column in columns if column is not None]
     return pa.chunked_array(
-        [chunk for column in columns for chunk in column.chunks], columns[0].type
+        [chunk for column in present for chunk in column.chunks], present[0].type
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
@@ -59,3 +60,30 @@ def join(folder: str, name: str) -> str:
     if not is_url(folder):
         return os.path.join(folder, name)  # noqa: PTH118
     return f"{folder.rstrip('/')}/{name}"
+
+
+def relative_names(places: Sequence[str]) -> list[str]:
+    """The names below the folder that all of them share."""
+    plain_places = [strip_query(place) for place in places]
+    if any(map(is_url, plain_places)):
+        folders = [folder_of(place).split("/") for place in plain_places]
+        common = next(
+            (i for i, parts in enumerate(zip(*folders, strict=False)) if len(set(parts)) > 1),
+            min(map(len, folders)),
+        )
+        return ["/".join(place.split("/")[common:]) for place in plain_places]
+    common_folder = os.path.commonpath([folder_of(place) for place in plain_places])
+    return [os.path.relpath(place, common_folder) for place in plain_places]
+
+
+def shown(place: str) -> str:
+    """A path or URL for a message: printable, without signatures and passwords."""
+    place = strip_query(place).encode("utf-8", "backslashreplace").decode()
+    if is_url(place):
+        place = re.sub(r"://[^/@]*@", "://", place)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in place)
+
+
+def origin(url: str) -> str:
+    """The server or bucket of a URL, for messages about all of it."""
+    return "/".join(shown(url).split("/")[:3])

@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from typing import Protocol
+from urllib.parse import quote
 
 import numpy as np
 
+from thresher.sources.caffe_lmdb import LmdbRecords
 from thresher.sources.manifest import Manifest
 from thresher.sources.parquet_rows import ParquetRows
+from thresher.sources.places import is_url, join
 from thresher.sources.read_error import ReadError
 from thresher.sources.shards import ShardPool
 
@@ -83,11 +86,32 @@ class _Files:
 
     def read(self, index: int, shard: int, offset: int, length: int) -> bytes:  # noqa: ARG002
         folder, key = self._manifest.shards[shard], self._manifest.key(index)
+        if is_url(folder):
+            return self._read_remote(folder, key, length)
         path = os.path.join(folder, key)  # noqa: PTH118 - half the time of Path
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             data = file.read()
         if 0 <= length != len(data):
             raise ReadError("file changed since it was indexed")
+        return data
+
+    def _read_remote(self, folder: str, key: str, length: int) -> bytes:
+        """Kept in the local cache where the index tells which content is meant."""
+        from thresher.sources.disk_cache import cache_name, default_cache
+        from thresher.sources.remote import store_for
+
+        web = folder.startswith(("http://", "https://"))
+        url = join(folder, quote(key) if web and not is_url(key) else key)
+        version = self._manifest.options.get("tree_version")
+        if version is None or length < 0:
+            return store_for(url).read_whole(url)
+        cache, name = default_cache(), cache_name("file", url, length, version)
+        data = cache.read(name, 0, length, length)
+        if data is None:
+            data = store_for(url).read_whole(url)
+            if len(data) != length:
+                raise ReadError("file changed since it was indexed")
+            cache.write(name, data)
         return data
 
     def close(self) -> None:
@@ -119,4 +143,5 @@ _FETCHERS: dict[str, Callable[[Manifest], Fetcher]] = {
     "files": _Files,
     "tar": _Ranges,
     "parquet": ParquetRows,
+    "lmdb": LmdbRecords,
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from thresher.errors import UserError
+from thresher.sources.remote_errors import Missing
 
 NO_LABEL = "no label"
 
@@ -18,7 +19,7 @@ class Request:
     """One call of ``open_source``, passed unchanged to the source that takes it.
 
     Attributes:
-        data: path or pattern as the user wrote it, for messages.
+        data: path, URL or pattern as the user wrote it, for messages; of URLs without secrets.
         path_column: column of a table that holds paths; None: found by name.
         label_column: column of a table, or field of a tar's ``.json`` members, with the label.
         image_column: column of a Parquet image data set with the bytes.
@@ -94,6 +95,8 @@ def explain_read_errors(path: str) -> Iterator[None]:
         ) from None
     except FileNotFoundError as error:
         raise UserError(f"There is no file or folder {_named(error, path)}.") from None
+    except Missing:
+        raise UserError(f"There is no file or folder {path}.") from None
     except OSError as error:
         raise UserError(f"Cannot read {_named(error, path)}: {error.strerror or error}.") from None
     except pa.ArrowException as error:

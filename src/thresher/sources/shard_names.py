@@ -26,7 +26,7 @@ def expand(data: str) -> list[str]:
     Raises:
         UserError: none exists, or one that a brace pattern names does not.
     """
-    named = _expand_braces(data)
+    named = expand_braces(data)
     if not glob.has_magic(data):
         missing = [file for file in named if not Path(file).exists()]
         if missing:
@@ -41,12 +41,13 @@ def expand(data: str) -> list[str]:
     return sorted(found, key=natural_key)
 
 
-def _expand_braces(pattern: str) -> list[str]:
+def expand_braces(pattern: str) -> list[str]:
+    """The names that a pattern with braces spells, whether they exist or not."""
     match = _BRACES.search(pattern)
     if match is None:
         return [pattern]
     before, after = pattern[: match.start()], pattern[match.end() :]
-    ends = _expand_braces(after)
+    ends = expand_braces(after)
     return [before + choice + end for choice in _choices(match.group(1), pattern) for end in ends]
 
 

@@ -1,7 +1,7 @@
 """Large files that are read at offsets, by many threads, with few of them open at a time.
 
-A source of another place (an object store, say) is one more class with the methods of ``Shard``
-and one more line in ``open_shard``.
+A source of another place is one more class with the methods of ``Shard`` and one more line in
+``open_shard``; ``remote_shard`` has that for URLs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from thresher.errors import UserError
+from thresher.sources.places import is_url
 from thresher.sources.request import printable
 
 
@@ -55,11 +56,16 @@ class LocalShard:
 
 
 def open_shard(path: str) -> Shard:
-    """Open a shard by its path.
+    """Open a shard by its path or URL.
 
     Raises:
         OSError: as for any file.
+        UserError: nothing can be read at that URL's server, or a package is missing.
     """
+    if is_url(path):
+        from thresher.sources.remote_shard import open_remote
+
+        return open_remote(path)
     return LocalShard(path)
 
 
@@ -75,18 +81,17 @@ class ShardPool:
     def lend(self, path: str) -> Iterator[Shard]:
         """Yield the open shard at ``path``."""
         with self._lock:
-            lent = self._idle_or_busy.get(path)
-            if lent is None:
-                # Opening under the lock is short, and keeps two threads from opening it twice.
-                lent = self._idle_or_busy[path] = _Lent(open_shard(path))
+            lent = self._idle_or_busy.setdefault(path, _Lent())
             self._idle_or_busy.move_to_end(path)
             lent.users += 1
             self._close_idle(keep=self._most)
         try:
-            yield lent.shard
+            yield lent.open(path)
         finally:
             with self._lock:
                 lent.users -= 1
+                if lent.shard is None and lent.users == 0:
+                    self._idle_or_busy.pop(path, None)
                 self._close_idle(keep=self._most)
 
     def close(self) -> None:
@@ -100,15 +105,25 @@ class ShardPool:
             return
         idle = [path for path, lent in self._idle_or_busy.items() if lent.users == 0]
         for path in idle[:excess]:
-            self._idle_or_busy.pop(path).shard.close()
+            shard = self._idle_or_busy.pop(path).shard
+            if shard is not None:
+                shard.close()
 
 
 class _Lent:
     """A shard and how many threads are reading it."""
 
-    def __init__(self, shard: Shard) -> None:
-        self.shard = shard
+    def __init__(self) -> None:
+        self.shard: Shard | None = None
         self.users = 0
+        self._lock = threading.Lock()
+
+    def open(self, path: str) -> Shard:
+        """The shard, opened once; a slow server holds up only those who want this shard."""
+        with self._lock:
+            if self.shard is None:
+                self.shard = open_shard(path)
+            return self.shard
 
 
 def require_plain_name(name: str, archive: str) -> None:

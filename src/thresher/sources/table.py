@@ -16,7 +16,8 @@ from thresher.errors import UserError
 from thresher.sources.exists import find_missing
 from thresher.sources.labels import encode_labels, label_states, no_labels
 from thresher.sources.manifest import Manifest, make_manifest
-from thresher.sources.request import Request, choose_column, enumerate_some, first_line
+from thresher.sources.places import folder_of, is_url, name_of
+from thresher.sources.request import Request, choose_column, enumerate_some, first_line, printable
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 PATH_COLUMNS = (
@@ -39,7 +40,14 @@ def open_table(request: Request, file: str) -> Manifest:
         UserError: it cannot be parsed, is empty, lacks a column, or lists files that do not exist
             (without ``allow_damaged``), or see ``encode_labels``.
     """
-    paths, given = _read_columns(request, file)
+    folder = folder_of(file)
+    if is_url(file):
+        from thresher.sources.remote_shard import local_copy
+
+        suffix, file = Path(name_of(file)).suffix, str(local_copy(file))
+    else:
+        suffix = Path(file).suffix
+    paths, given = _read_columns(request, file, suffix.lower())
     if len(paths) == 0:
         raise UserError(f"{request.data} is empty: it lists no images.")
     paths = pc.fill_null(paths, "")
@@ -48,17 +56,21 @@ def open_table(request: Request, file: str) -> Manifest:
     else:
         labels, classes = encode_labels(given, request)
 
-    root = str(Path(file).absolute().parent)
     blank = pc.equal(paths, "").to_numpy()
-    missing = find_missing(root, paths) & ~blank
+    if is_url(folder):
+        # To ask a server for each would take longer than to find out when they are read.
+        missing = np.zeros(len(paths), dtype=bool)
+        _refuse_local_paths(paths, request)
+    else:
+        missing = find_missing(folder, paths) & ~blank
     if missing.any() and not request.allow_damaged:
-        raise _missing_files(paths, missing, request, root)
+        raise _missing_files(paths, missing, request, folder)
     states = label_states(labels, request)
     states = pc.if_else(pa.array(missing), NO_FILE, states)
     states = pc.if_else(pa.array(blank), NO_PATH, states)
     return make_manifest(
         kind="files",
-        shards=[root],
+        shards=[folder],
         classes=classes,
         source=request.data,
         keys=paths,
@@ -68,12 +80,14 @@ def open_table(request: Request, file: str) -> Manifest:
     )
 
 
-def _read_columns(request: Request, file: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
+def _read_columns(
+    request: Request, file: str, suffix: str
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
     """The path column as text and the label column, None where no labels are asked for."""
     try:
-        if file.lower().endswith((".csv", ".tsv")):
-            table = _read_csv(request, file)
-        elif file.lower().endswith((".jsonl", ".ndjson")):
+        if suffix in (".csv", ".tsv"):
+            table = _read_csv(request, file, suffix)
+        elif suffix in (".jsonl", ".ndjson"):
             table = _read_jsonl(request, file)
         else:
             columns = choose_columns(pq.read_schema(file).names, request)
@@ -131,14 +145,14 @@ def choose_label_column(existing: list[str], request: Request) -> str:
     )
 
 
-def _read_csv(request: Request, file: str) -> pa.Table:
+def _read_csv(request: Request, file: str, suffix: str) -> pa.Table:
     with Path(file).open("rb") as stream:
         head = stream.readline(1 << 20)
     if not head.strip():
         raise UserError(f"{request.data} is empty: it lists no images.")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{request.data} is UTF-16 text. Save it as UTF-8.")
-    delimiter = "\t" if file.lower().endswith(".tsv") else _most_frequent(head)
+    delimiter = "\t" if suffix == ".tsv" else _most_frequent(head)
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     read = pa.csv.ReadOptions(block_size=_BLOCK)
     with pa.csv.open_csv(file, read_options=read, parse_options=parse) as reader:
@@ -170,6 +184,17 @@ def _unparsable(error: Exception, request: Request) -> UserError:
     if "utf8" in detail.lower() or "utf-8" in detail.lower():
         return UserError(f"{request.data} is not UTF-8 text ({detail}). Save it as UTF-8.")
     return UserError(f"{request.data} cannot be read as a table: {detail}.")
+
+
+def _refuse_local_paths(paths: pa.ChunkedArray, request: Request) -> None:
+    """A table from elsewhere must not make this machine read its own files."""
+    outside = pc.match_substring_regex(paths, r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)")
+    if pc.any(outside).as_py():
+        first = paths.filter(outside)[0].as_py()
+        raise UserError(
+            f"{request.data} is remote and lists '{printable(first)}', which is not below its own "
+            "folder. Write relative paths, or download the table."
+        )
 
 
 def _missing_files(

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from thresher.errors import UserError
+from thresher.sources.damage import Damage, DamagedShard
+from thresher.sources.img2dataset import (
+    Sidecar,
+    failure_options,
+    has_sidecars,
+    label_text,
+    read_sidecar,
+)
 from thresher.sources.labels import encode_labels, label_states, no_labels
 from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.names import extension, is_image_name, is_skipped, to_utf8
+from thresher.sources.places import absolute, relative_names, shown
 from thresher.sources.request import Request, printable
 from thresher.sources.shards import Shard, open_shard, require_plain_name
 from thresher.sources.tar_index import DamagedTar, Member, walk_tar
@@ -31,20 +38,25 @@ class _Index:
     images: list[Member]
     labels: list[str | None]
     ignored: int
-    damage: str | None
     size: int
+    sidecar: Sidecar | None = None
 
 
 def open_webdataset(request: Request, files: Sequence[str]) -> Manifest:
     """Index tars by their headers; contents other than labels are not read.
 
+    Labels are in ``.cls`` members, in what img2dataset writes beside the tar, or in ``.json``.
+
     Raises:
         UserError: a tar is damaged (without ``allow_damaged``), holds a name that leads out of
             it, or no tar holds images or labels.
     """
-    indexes = [_index(file, request) for file in files]
+    damage = Damage(request)
+    sidecars = has_sidecars(files)
+    indexes = [_index(file, request, damage, sidecars=sidecars) for file in files]
     sizes = [len(index.images) for index in indexes]
     if not any(sizes):
+        damage.require_some_good(len(files))
         raise UserError(
             f"{request.data} holds no images: no tar member has an image extension "
             "(.jpg, .png, .webp and so on)."
@@ -54,8 +66,9 @@ def open_webdataset(request: Request, files: Sequence[str]) -> Manifest:
         if not any(label is not None for label in given):
             field = request.label_column or "' or '".join(JSON_FIELDS[:2])
             raise UserError(
-                f"No image in {request.data} has a label: neither a .cls member nor a .json member "
-                f"with the field '{field}' goes with it. Choose a field with --label-column."
+                f"No image in {request.data} has a label: neither a .cls member nor a "
+                f".json member or column beside the tar with the field '{field}' goes with it. "
+                "Choose a field with --label-column."
             )
         labels, classes = encode_labels(pa.chunked_array([given], pa.string()), request)
     else:
@@ -63,7 +76,7 @@ def open_webdataset(request: Request, files: Sequence[str]) -> Manifest:
     members = [image for index in indexes for image in index.images]
     return make_manifest(
         kind="tar",
-        shards=[str(Path(file).absolute()) for file in files],
+        shards=[absolute(file) for file in files],
         classes=classes,
         source=request.data,
         keys=_keys(files, indexes),
@@ -75,50 +88,74 @@ def open_webdataset(request: Request, files: Sequence[str]) -> Manifest:
         options={
             "ignored_members": sum(index.ignored for index in indexes),
             "shard_sizes": [index.size for index in indexes],
-            "damaged_shards": {
-                str(file): index.damage
-                for file, index in zip(files, indexes, strict=True)
-                if index.damage
-            },
+            "damaged_shards": damage.shards,
+            **_failures(indexes),
         },
     )
 
 
-def _index(file: str, request: Request) -> _Index:
-    shard = open_shard(file)
-    damage = None
+def _failures(indexes: Sequence[_Index]) -> dict[str, Any]:
+    described = [index for index in indexes if index.sidecar is not None]
+    if not described:
+        return {}
+    return failure_options(
+        [index.sidecar for index in described if index.sidecar is not None],
+        sum(len(index.images) for index in described),
+    )
+
+
+def _index(file: str, request: Request, damage: Damage, *, sidecars: bool) -> _Index:
+    """Index one tar; one that cannot be read at all has no images."""
+    sidecar, index = None, _Index([], [], 0, 0)
+    if sidecars:
+        columns = JSON_FIELDS if request.label_column is None else (request.label_column,)
+        try:
+            sidecar = read_sidecar(file, columns)
+        except (DamagedShard, OSError, pa.ArrowException):
+            if request.label_column is not None:
+                with damage.tolerate(file):
+                    raise
+    with damage.tolerate(file):
+        shard = open_shard(file)
+        try:
+            index = _walk(file, shard, request, damage, sidecar)
+        finally:
+            shard.close()
+    return index
+
+
+def _walk(
+    file: str, shard: Shard, request: Request, damage: Damage, sidecar: Sidecar | None
+) -> _Index:
     # By name, so that of a member that was written twice the later counts, as in any tar.
     members: dict[str, Member] = {}
     ignored = 0
     last = ""
     try:
-        try:
-            for member in walk_tar(shard):
-                name = last = member.name.removeprefix("./")
-                require_plain_name(name, file)
-                ignored += name in members
-                members[name] = member._replace(name=name)
-        except DamagedTar as error:
-            damage = _describe(file, str(error), last)
-            if not request.allow_damaged:
-                raise UserError(f"{damage} Download or write it again.") from None
-        images, notes = _sort_out(members)
-        ignored += len(members) - len(images) - sum(map(len, notes.values()))
-        kept = [image for image in images if not _belongs_to_another(image, images, notes)]
-        labels = [
-            _label(shard, _notes_of(image, notes), request) if request.labelled else None
-            for image in kept
-        ]
-        ignored += len(images) - len(kept)
-        return _Index([images[stem] for stem in kept], labels, ignored, damage, shard.size)
-    finally:
-        shard.close()
+        for member in walk_tar(shard):
+            name = last = member.name.removeprefix("./")
+            require_plain_name(name, shown(file))
+            ignored += name in members
+            members[name] = member._replace(name=name)
+    except DamagedTar as error:
+        with damage.tolerate(file):
+            raise DamagedShard(_describe(file, str(error), last)) from None
+    images, notes = _sort_out(members)
+    ignored += len(members) - len(images) - sum(map(len, notes.values()))
+    kept = [image for image in images if not _belongs_to_another(image, images, notes)]
+    labels = [
+        _label(shard, image, _notes_of(image, notes), sidecar, request)
+        if request.labelled
+        else None
+        for image in kept
+    ]
+    ignored += len(images) - len(kept)
+    return _Index([images[stem] for stem in kept], labels, ignored, shard.size, sidecar)
 
 
 def _describe(file: str, reason: str, last: str) -> str:
-    if last:
-        return f"{file} is damaged: {reason}. The last good member is '{printable(last)}'."
-    return f"{file} is damaged: {reason}. It has no good member."
+    good = f"The last good member is '{printable(last)}'" if last else "It has no good member"
+    return f"{shown(file)} is damaged: {reason}. {good}"
 
 
 def _sort_out(
@@ -157,11 +194,16 @@ def _notes_of(stem: str, notes: dict[str, dict[str, Member]]) -> dict[str, Membe
     return notes.get(stem) or notes.get(_sample_of(stem)) or {}
 
 
-def _label(shard: Shard, notes: dict[str, Member], request: Request) -> str | None:
-    """The label as text, from ``.cls`` unless the user chose a field of ``.json``."""
+def _label(
+    shard: Shard, stem: str, notes: dict[str, Member], sidecar: Sidecar | None, request: Request
+) -> str | None:
+    """The label as text, from ``.cls`` unless the user chose a field or column."""
     if request.label_column is None and "cls" in notes:
         text = shard.read_at(notes["cls"].offset, min(notes["cls"].length, 4096))
         return text.decode("utf-8", "replace").strip().removeprefix("\ufeff") or None
+    if sidecar is not None and sidecar.labels is not None:
+        # Fields of .json say the same, at the cost of reading each.
+        return sidecar.labels.get(stem.rpartition("/")[2])
     if "json" not in notes or notes["json"].length > _MOST_JSON:
         return None
     try:
@@ -171,28 +213,19 @@ def _label(shard: Shard, notes: dict[str, Member], request: Request) -> str | No
     if not isinstance(record, dict):
         return None
     fields = JSON_FIELDS if request.label_column is None else (request.label_column,)
-    value = next((record[field] for field in fields if record.get(field) is not None), None)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if not isinstance(value, (str, int)):
-        return None
-    # JSON can spell halves of surrogate pairs, which are not text.
-    return str(value).encode("utf-8", "replace").decode().strip()
+    return label_text(
+        next((record[field] for field in fields if record.get(field) is not None), None)
+    )
 
 
 def _keys(files: Sequence[str], indexes: Sequence[_Index]) -> pa.Array:
     """Member names, behind the name of their tar where there are several."""
     if len(files) == 1:
         return to_utf8([image.name for image in indexes[0].images])[0]
-    common = os.path.commonpath([Path(file).parent for file in files])
     return to_utf8(
         [
             f"{prefix}/{image.name}"
-            for prefix, index in zip(
-                (os.path.relpath(file, common) for file in files), indexes, strict=True
-            )
+            for prefix, index in zip(relative_names(files), indexes, strict=True)
             for image in index.images
         ]
     )[0]  # bytes are found by offset, so that a name that is not UTF-8 does no harm

@@ -1,0 +1,67 @@
+"""Shards that cannot be used: named and refused, or left out and counted if the user allows it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from thresher.errors import UserError
+from thresher.sources.places import shown
+from thresher.sources.remote_errors import Missing
+from thresher.sources.request import Request, first_line
+
+AGAIN = "Download or write it again"
+ALLOW = "take the rest with --allow-damaged"
+
+
+class DamagedShard(UserError):  # noqa: N818 - it is what the shard is
+    """One shard is bad; others may be good. The message says what is wrong, without advice."""
+
+
+class Damage:
+    """The shards of one data set that cannot be used, or only in part."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.shards: dict[str, str] = {}
+
+    def note(self, file: str, problem: str, advice: str = AGAIN) -> None:
+        """Remember what is wrong with a shard, a sentence without its full stop.
+
+        Raises:
+            UserError: the user does not allow damage.
+        """
+        if not self._request.allow_damaged:
+            raise UserError(f"{problem}. {advice}, or {ALLOW}.")
+        self.shards[shown(file)] = f"{problem}."
+
+    @contextlib.contextmanager
+    def tolerate(self, file: str) -> Iterator[None]:
+        """Note what makes a shard unusable in the body, which is then left early."""
+        try:
+            yield
+        except DamagedShard as error:
+            self.note(file, str(error).rstrip("."))
+        except (FileNotFoundError, Missing) as error:
+            problem = f"There is no file {shown(file)}"
+            if isinstance(error, Missing):
+                problem += f" ({error})"
+            self.note(file, problem, "Put it there, name those that exist")
+        except OSError as error:
+            if isinstance(error, PermissionError):
+                raise
+            self.note(file, f"{shown(file)} cannot be read: {error.strerror or error}")
+        except pa.ArrowException as error:
+            self.note(file, f"{shown(file)} cannot be read: {first_line(error)}")
+
+    def require_some_good(self, num: int) -> None:
+        """Raises: UserError: all ``num`` shards are unusable; the first says why."""
+        if num and len(self.shards) >= num:
+            first = next(iter(self.shards.values()))
+            raise UserError(
+                f"{first} No other part of {self._request.data} can be used either."
+                if num > 1
+                else f"{first} {AGAIN}."
+            )

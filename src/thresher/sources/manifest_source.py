@@ -1,0 +1,82 @@
+"""Opening a Thresher manifest as data: what a scan wrote, or the index of a packed set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from thresher.errors import UserError
+from thresher.sources.damage import Damage
+from thresher.sources.labels import index_names
+from thresher.sources.manifest import OK, Manifest
+from thresher.sources.places import folder_of, is_url, shown
+from thresher.sources.request import NO_LABEL, Request
+from thresher.sources.sizes import sizes_now
+
+INDEX_NAME = "index.parquet"
+CHANGED = "shard changed since it was indexed"
+
+
+def open_manifest(request: Request, place: str) -> Manifest:
+    """Open a manifest at a path or URL, after a look at whether its shards are still the same.
+
+    Raises:
+        UserError: a shard is gone or of another size (without ``allow_damaged``), or the labels
+            are not what was asked for.
+    """
+    if is_url(place):
+        from thresher.sources.remote_shard import local_copy
+
+        manifest = Manifest.load(local_copy(place), folder=folder_of(place))
+    else:
+        manifest = Manifest.load(Path(place))
+    return _check_shards(_relabel(manifest, request), request)
+
+
+def _relabel(manifest: Manifest, request: Request) -> Manifest:
+    if not request.labelled:
+        unlabelled = manifest.with_labels(
+            np.full(len(manifest), -1, dtype=np.int32), request.classes or ()
+        )
+        lacking = np.asarray(manifest.states == NO_LABEL, dtype=bool)
+        return unlabelled.with_state_where(lacking, OK) if lacking.any() else unlabelled
+    if not manifest.classes or not (manifest.labels >= 0).any():
+        raise UserError(f"No sample of {request.data} has a label.")
+    if request.classes is None or request.classes == manifest.classes:
+        return manifest
+    present = np.unique(manifest.labels)
+    found = [manifest.classes[label] for label in present[present >= 0].tolist()]
+    indices, classes = index_names(found, request)
+    mapping = np.full(len(manifest.classes) + 1, -1, dtype=np.int32)  # the last: no label
+    mapping[present[present >= 0]] = indices
+    return manifest.with_labels(mapping[manifest.labels], classes)
+
+
+def _check_shards(manifest: Manifest, request: Request) -> Manifest:
+    """Refuse or mark the samples of shards that are not those that were indexed."""
+    sizes = manifest.options.get("shard_sizes")
+    if sizes is None:
+        return manifest
+    damage = Damage(request)
+    bad = []
+    now = sizes_now(manifest.shards)
+    for number, (shard, was, found) in enumerate(zip(manifest.shards, sizes, now, strict=True)):
+        if isinstance(found, OSError):
+            with damage.tolerate(shard):
+                raise found
+        elif was is not None and found is not None and found != was:
+            damage.note(
+                shard,
+                f"{shown(shard)} changed size since the scan, from {was:,} to {found:,} bytes",
+                "Scan or pack the data again",
+            )
+        if shown(shard) in damage.shards:
+            bad.append(number)
+    if not bad:
+        return manifest
+    damage.require_some_good(len(manifest.shards))
+    earlier = manifest.options.get("damaged_shards", {})
+    manifest.options["damaged_shards"] = {**earlier, **damage.shards}
+    where = np.isin(np.asarray(manifest.table["shard"].to_numpy()), bad)
+    return manifest.with_state_where(where, CHANGED)

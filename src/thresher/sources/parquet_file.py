@@ -1,0 +1,40 @@
+"""Opening Parquet files wherever they lie."""
+
+from __future__ import annotations
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from thresher.sources.damage import DamagedShard
+from thresher.sources.places import is_url, shown
+from thresher.sources.request import first_line
+from thresher.sources.shards import open_shard
+
+
+def open_parquet_file(
+    file: str, metadata: pq.FileMetaData | None = None, buffer_size: int = 0
+) -> pq.ParquetFile:
+    """Open one file and read its footer, unless that is given.
+
+    Args:
+        file: path or URL.
+        metadata: the footer, from an earlier opening.
+        buffer_size: if not 0, columns are read through a buffer of so many bytes, not at once.
+
+    Raises:
+        DamagedShard: it is not Parquet, or is cut short.
+        OSError: it cannot be read.
+    """
+    source: str | io.RawIOBase = file
+    if is_url(file):
+        from thresher.sources.remote_shard import ShardFile
+
+        source = ShardFile(open_shard(file))
+    try:
+        return pq.ParquetFile(source, metadata=metadata, buffer_size=buffer_size)
+    except pa.ArrowInvalid as error:
+        raise DamagedShard(
+            f"{shown(file)} is not a readable Parquet file: {first_line(error)}."
+        ) from None

@@ -1,0 +1,57 @@
+"""Class-per-folder trees in an object store, from one listing of all names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from thresher.sources.disk_cache import cache_name
+from thresher.sources.folder import Listing, manifest_of_classes, manifest_of_images
+from thresher.sources.manifest import Manifest
+from thresher.sources.manifest_file import SCHEMA
+from thresher.sources.names import is_image_name, is_skipped, natural_key
+from thresher.sources.remote import Found
+from thresher.sources.request import Request
+
+
+def open_remote_folder(request: Request, url: str, found: list[Found]) -> Manifest:
+    """Index a tree as ``open_folder`` does; sizes come with the names.
+
+    Raises:
+        UserError: see ``open_folder``.
+    """
+    url = url.rstrip("/")
+    sizes: dict[str, int] = {}
+    root = Listing()
+    by_class: dict[str, Listing] = {}
+    for entry in found:
+        folders, _, name = entry.name.rpartition("/")
+        if is_skipped(name) or any(map(is_skipped, folders.split("/"))):
+            continue
+        first, _, below = entry.name.partition("/")
+        listing = by_class.setdefault(first, Listing()) if below else root
+        if not is_image_name(name):
+            listing.ignored += 1
+            continue
+        listing.files.append(below or first)
+        sizes[entry.name] = -1 if entry.size is None else entry.size
+    if request.labelled:
+        ordered = {name: by_class[name] for name in sorted(by_class, key=natural_key)}
+        for listing in ordered.values():
+            listing.files.sort()
+        manifest = manifest_of_classes(request, url, root, ordered)
+    else:
+        ignored = root.ignored + sum(listing.ignored for listing in by_class.values())
+        manifest = manifest_of_images(request, url, Listing(files=sorted(sizes), ignored=ignored))
+    keys = manifest.table["key"].to_pylist()
+    lengths = pa.array(np.fromiter((sizes[key] for key in keys), np.int64, len(keys)))
+    position = SCHEMA.get_field_index("length")
+    return replace(
+        manifest,
+        table=manifest.table.set_column(position, SCHEMA.field("length"), lengths),
+        # Copies in the local cache are valid for this state of the tree alone.
+        options=manifest.options
+        | {"tree_version": cache_name(*(part for entry in found for part in entry[:3]))},
+    )

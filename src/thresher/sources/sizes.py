@@ -1,0 +1,46 @@
+"""How large shards are now, and whether they are still what was indexed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from thresher.sources.places import is_url
+
+_AT_ONCE = 16  # waiting for a server is all that takes time
+
+
+def version_of(place: str) -> tuple[int | None, str]:
+    """Size in bytes (None: a server does not tell) and what else changes with the content.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        UserError: no access at all.
+    """
+    if is_url(place):
+        from thresher.sources.remote import store_for
+
+        found = store_for(place).stat(place)
+        return found.size, found.version
+    status = os.stat(place)  # noqa: PTH116
+    return status.st_size, str(status.st_mtime_ns)
+
+
+def sizes_now(places: Sequence[str]) -> list[int | OSError | None]:
+    """The size of each, or why it cannot be told.
+
+    Raises:
+        UserError: no access at all.
+    """
+
+    def ask(place: str) -> int | OSError | None:
+        try:
+            return version_of(place)[0]
+        except OSError as error:
+            return error
+
+    if not any(map(is_url, places)):
+        return [ask(place) for place in places]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(ask, places))
