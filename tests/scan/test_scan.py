@@ -219,6 +219,8 @@ def test_pickles_beside_images_are_listed_and_never_loaded(tmp_path: Path) -> No
     scan(str(data), tmp_path / "out")
     found = summary(tmp_path / "out")
     assert found["refused"] == {"files": 3, "list": ["0/a.pkl", "0/objects.npy", "1/b.pt"]}
+    lists = pq.read_table(tmp_path / "out" / "findings.parquet").to_pylist()
+    assert [row["key"] for row in lists if row["finding"] == "refused"] == found["refused"]["list"]  # type: ignore[index]
     assert found["states"]["refused: a pickle, which runs code when loaded"] == 1  # type: ignore[index]
     with pytest.raises(UserError, match="runs code when loaded"):
         scan(str(data / "0" / "a.pkl"), tmp_path / "out2")

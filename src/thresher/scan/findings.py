@@ -192,7 +192,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
 
 
 def as_table(findings: Findings) -> pa.Table:
-    """The lists in full: a row per image and finding."""
+    """The lists in full: a row per image and finding; files that were refused have no id."""
     kinds = np.repeat(list(findings.found), [len(f.row) for f in findings.found.values()])
     rows = np.concatenate([found.row for found in findings.found.values()])
     group = np.concatenate([found.group for found in findings.found.values()])
@@ -202,7 +202,14 @@ def as_table(findings: Findings) -> pa.Table:
         keys = pa.chunked_array([*keys.chunks, *findings.against.table["key"].chunks], pa.string())
     names = pa.array([*findings.classes], pa.string())
     labels = pa.array(findings.labels[rows], mask=findings.labels[rows] < 0)
-    return pa.table(
+    refused = pa.table(
+        {
+            "finding": pa.array(["refused"] * len(findings.refused), pa.string()),
+            "source": pa.array(["data"] * len(findings.refused), pa.string()),
+            "key": pa.array(findings.refused, pa.string()),
+        }
+    )
+    images = pa.table(
         {
             "finding": pa.array(kinds, pa.string()),
             "group": group,
@@ -216,6 +223,7 @@ def as_table(findings: Findings) -> pa.Table:
             },
         }
     )
+    return pa.concat_tables([images, refused], promote_options="default")
 
 
 def _one_as_json(findings: Findings, found: Grouped) -> dict[str, Any]:

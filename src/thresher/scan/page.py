@@ -106,25 +106,24 @@ def render(
 def headline(findings: Findings) -> str:
     """The main finding in one plain sentence."""
     found = findings.found
-    copies = len(found["exact"].row) - found["exact"].num_groups
-    clauses = []
-    if found["exact_leaks"].num_groups + found["near_leaks"].num_groups:
-        rows = [found[kind].row for kind in ("exact_leaks", "near_leaks")]
-        joined = np.unique(np.concatenate(rows))
-        leaks = int((joined >= findings.num_data).sum())
-        clauses.append(f"hold {words.plural(leaks, 'image')} of the test set")
-    if findings.num_unreadable:
-        clauses.append(f"cannot be read in {words.plural(findings.num_unreadable, 'case')}")
-    if copies:
-        clauses.append(f"repeat a file {words.plural(copies, 'time')}")
+    leaked = np.concatenate([found["exact_leaks"].row, found["near_leaks"].row])
     pictures = found["exact_labels"].num_groups + found["near_labels"].num_groups
-    if pictures:
-        clauses.append(f"show {words.plural(pictures, 'picture')} under several labels")
+    clauses = [
+        (len(np.unique(leaked[leaked < findings.num_data])), "is", "are", "in the test set too"),
+        (findings.num_unreadable, "cannot", "cannot", "be read"),
+        (len(found["exact"].row) - found["exact"].num_groups, "repeats", "repeat", "another file"),
+        (pictures, "picture carries", "pictures carry", "several labels"),
+    ]
+    said = [
+        f"{number:,} {one if number == 1 else many} {what}"
+        for number, one, many, what in clauses
+        if number
+    ]
     total = words.plural(findings.num_data, "image")
-    if not clauses:
+    if not said:
         return f"{total}: all can be read, and none is there twice."
-    *first, last = clauses
-    return f"{total} {', '.join(first)}{' and ' if first else ''}{last}."
+    *first, last = said
+    return f"{total}: {', '.join(first)}{' and ' if first else ''}{last}."
 
 
 def overview(findings: Findings) -> list[tuple[str, str, str, int, int]]:
@@ -202,7 +201,8 @@ def _pick(rows: np.ndarray, findings: Findings) -> list[int]:
         what = (row < findings.num_data, int(findings.labels[row]))
         (later if what in seen else first).append(row)
         seen.add(what)
-    return (first + later)[:MAX_PER_GROUP]
+    # The test image first: it is what the others are compared with.
+    return sorted((first + later)[:MAX_PER_GROUP], key=lambda row: row < findings.num_data)
 
 
 def _card(
