@@ -169,7 +169,7 @@ def test_tars_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "squeezed.tar").write_bytes(gzip.compress(b"x" * 2000) * 100)
     assert "is damaged: it is not a tar file" in refused("squeezed.tar")
     (tmp_path / "nothing.tar").write_bytes(b"")
-    assert "holds no images" in refused("nothing.tar")
+    assert "is damaged: it is empty. It has no good member" in refused("nothing.tar")
     write_tar(tmp_path / "text-only.tar", {"a.txt": b"x"})
     assert "holds no images" in refused("text-only.tar")
     write_tar(tmp_path / "unlabelled.tar", {"a.jpg": b"x", "a.json": b'{"caption": "x"}'})

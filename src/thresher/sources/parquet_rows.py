@@ -3,7 +3,9 @@
 A row group is often a hundred megabytes, so that reading one for each image of a shuffled epoch
 would be hundreds of times the work. What fits into memory stays there. Of larger data, groups that
 are read in order pass through memory; one that is read out of order, or a second time, is spooled:
-its images go once into a file of the local cache, from which any is read by its offset.
+its images go once into a file of the local cache, from which any is read by its offset. With row
+groups of 100 MB that is 13,000 images/s in the first shuffled epoch and 45,000 in the next, against
+52 (benchmarks/parquet_rows.py, two cores).
 """
 
 from __future__ import annotations

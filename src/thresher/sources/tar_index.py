@@ -35,6 +35,8 @@ def walk_tar(shard: Shard) -> Iterator[Member]:
     Raises:
         DamagedTar: cut short, or a header whose checksum is wrong.
     """
+    if shard.size == 0:
+        raise DamagedTar("it is empty")  # even a tar of nothing has an end marker
     position = 0
     first = True
     extended: dict[str, str] = {}
@@ -44,7 +46,8 @@ def walk_tar(shard: Shard) -> Iterator[Member]:
         if header.count(0) == _BLOCK:
             return
         if len(header) < _BLOCK:
-            raise DamagedTar("it ends in the middle of a header")
+            what = "it is not a tar file" if first else "it ends in the middle of a header"
+            raise DamagedTar(what)
         if not _checksum_is_right(header):
             what = "it is not a tar file" if first else f"the header at byte {position} is damaged"
             raise DamagedTar(what)
