@@ -77,7 +77,7 @@ def open_source(
 
             return open_url(request, data)
         if is_pattern(data):
-            return open_files(request, expand(data))
+            return open_files(request, expand(data, missing_ok=allow_damaged))
         if not os.path.lexists(data):
             raise UserError(f"There is no file or folder {printable(data)}.")
         return _open_folder(request) if Path(data).is_dir() else open_files(request, [data])
@@ -141,6 +141,8 @@ def open_files(request: Request, files: list[str]) -> Manifest:
     for file in files:
         if is_url(file) or is_lmdb(file):
             continue
+        if request.allow_damaged and not os.path.lexists(file):
+            continue  # the source tells, and leaves it out
         if not Path(file).is_file():
             raise UserError(f"{printable(file)} is neither a file nor a folder.")
         with Path(file).open("rb"):

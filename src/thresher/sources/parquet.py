@@ -18,6 +18,7 @@ from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.parquet_file import open_parquet_file
 from thresher.sources.places import absolute, name_of, shown
 from thresher.sources.request import Request, enumerate_some, printable
+from thresher.sources.several import for_each
 from thresher.sources.sizes import version_of
 from thresher.sources.table import LABEL_COLUMNS, choose_label_column
 
@@ -77,11 +78,15 @@ def open_parquet(request: Request, files: Sequence[str]) -> Manifest:
     if column is None:
         raise _no_images(first, request)
     label = _label_column(first, request) if request.labelled else None
-    parts = []
-    for file in files:
-        if shown(file) not in damage.shards:
-            with damage.tolerate(file):
-                parts.append(_read_part(file, first, column, label, request))
+
+    def read_part(file: str) -> _Part | None:
+        part = None
+        with damage.tolerate(file):
+            part = _read_part(file, first, column, label, request)
+        return part  # noqa: RET504 - the body above may be left early
+
+    good = [file for file in files if shown(file) not in damage.shards]
+    parts = [part for part in for_each(good, read_part) if part is not None]
     damage.require_some_good(len(files))
 
     num_rows = [part.num_rows for part in parts]

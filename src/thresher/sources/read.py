@@ -53,6 +53,8 @@ class Reader:
 
         Raises:
             ReadError: it cannot be read; the message is the reason, short and plain.
+            UserError: no sample can be read any more (credentials expired, a server is down);
+                to mark samples for that would be wrong.
         """
         try:
             return self._fetcher.read(

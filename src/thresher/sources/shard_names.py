@@ -20,8 +20,12 @@ def is_pattern(data: str) -> bool:
     return not Path(data).exists() and (bool(_BRACES.search(data)) or glob.has_magic(data))
 
 
-def expand(data: str) -> list[str]:
+def expand(data: str, *, missing_ok: bool = False) -> list[str]:
     """The files that a pattern stands for, in the order of their names.
+
+    Args:
+        data: the pattern.
+        missing_ok: name those that a brace pattern spells even if some do not exist.
 
     Raises:
         UserError: none exists, or one that a brace pattern names does not.
@@ -29,7 +33,7 @@ def expand(data: str) -> list[str]:
     named = expand_braces(data)
     if not glob.has_magic(data):
         missing = [file for file in named if not Path(file).exists()]
-        if missing:
+        if missing and not (missing_ok and len(missing) < len(named)):
             raise UserError(
                 f"{len(missing)} of {len(named)} files of {data} do not exist: "
                 f"{enumerate_some(missing)}."

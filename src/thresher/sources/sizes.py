@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from thresher.sources.places import is_url
-
-_AT_ONCE = 16  # waiting for a server is all that takes time
+from thresher.sources.several import for_each
 
 
 def version_of(place: str) -> tuple[int | None, str]:
@@ -40,7 +38,4 @@ def sizes_now(places: Sequence[str]) -> list[int | OSError | None]:
         except OSError as error:
             return error
 
-    if not any(map(is_url, places)):
-        return [ask(place) for place in places]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(ask, places))
+    return for_each(places, ask)

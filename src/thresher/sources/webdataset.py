@@ -24,6 +24,7 @@ from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.names import extension, is_image_name, is_skipped, to_utf8
 from thresher.sources.places import absolute, relative_names, shown
 from thresher.sources.request import Request, printable
+from thresher.sources.several import for_each
 from thresher.sources.shards import Shard, open_shard, require_plain_name
 from thresher.sources.tar_index import DamagedTar, Member, walk_tar
 
@@ -53,7 +54,7 @@ def open_webdataset(request: Request, files: Sequence[str]) -> Manifest:
     """
     damage = Damage(request)
     sidecars = has_sidecars(files)
-    indexes = [_index(file, request, damage, sidecars=sidecars) for file in files]
+    indexes = for_each(files, lambda file: _index(file, request, damage, sidecars=sidecars))
     sizes = [len(index.images) for index in indexes]
     if not any(sizes):
         damage.require_some_good(len(files))

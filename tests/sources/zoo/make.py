@@ -41,6 +41,7 @@ VERDICTS = {
         r"/1\.tar is damaged: the header at byte \d+ is damaged", 5
     ),
     "tar-empty/{0..1}.tar": Verdict(r"/1\.tar is damaged: it is empty", 4),
+    "tar-lost/{0..1}.tar": Verdict(r"1 of 2 files of .* do not exist: '.*/1\.tar'", 4),
     "tar-leading-out/{0..1}.tar": Verdict(
         r"'\.\./\.\./evil\.jpg' of .* points outside the archive"
     ),
