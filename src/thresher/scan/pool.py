@@ -1,7 +1,9 @@
 """Worker processes that may die: of a broken decoder, of memory, by somebody's hand.
 
-Processes and not threads: measured on 2 cores they look at more images per second, since half
-of a look is short Python between decodes; and a decoder that crashes takes only its own images.
+Processes and not threads, although two threads looked at 10 % more images per second than two
+processes (2 cores, 250 photographs, 9 rounds): a decoder that crashes takes only its own image
+with it, whatever a file does to memory ends with its process, and the interpreter lock, which
+a look holds for a sixth of its time, does not bound a machine of many cores.
 """
 
 from __future__ import annotations
