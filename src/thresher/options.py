@@ -20,14 +20,11 @@ class Parser(ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, exit_on_error=False, **kwargs)
 
-    def add_fields(self, options: type[Any], prefix: str = "", positional: str = "") -> None:
+    def add_fields(self, options: type[Any], prefix: str = "") -> None:
         """Add an option per field: ``--lr-max`` for ``lr_max``, ``--mct.x`` below a prefix."""
         hints = typing.get_type_hints(options)
         for field in dataclasses.fields(options):
             text = field.metadata.get("help", "")
-            if field.name == positional:
-                self.add_argument(field.name, type=str, nargs="?", default=field.default, help=text)
-                continue
             flag = f"--{prefix}{field.name.replace('_', '-')}"
             self.add_argument(flag, type=hints[field.name], default=field.default, help=text)
 
@@ -80,6 +77,8 @@ class Parser(ArgumentParser):
             flag = key.group(1).replace("_", "-")
             got = wrong.group(1) or wrong.group(2)
             return f"--{flag} takes {' or '.join(allowed)}, not '{got.strip()}'."
+        if message.startswith("Unexpected config"):
+            return "--config: this is no YAML file of options (lines of 'key: value')."
         value = re.search(
             r'(?:Parser key|argument) "?(?:--)?([\w.-]+)"?:\s*(.*)', message, re.DOTALL
         )

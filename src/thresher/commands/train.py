@@ -29,15 +29,16 @@ def run(words: Sequence[str]) -> int:
     parser = _parser()
     given = parser.parse(words)
     out = Path(given["out"]) if given["out"] else None
-    if given["resume"] and out is not None and not given["data"]:
+    if given["resume"] and out is None:
+        raise UserError("--resume needs --out: the directory of the run to go on with.")
+    if given["resume"] and out is not None and not (given["DATA"] or given["data"]):
         run_dir = RunDir(out)
         run_dir.read_config()
         given = parser.parse(["--config", str(run_dir.config), *words])
     method = resolve_name(given["method"])
-    config = dataclasses.replace(values_of(TrainConfig, given), method=method)
+    config = values_of(TrainConfig, given)
+    config = dataclasses.replace(config, method=method, data=given["DATA"] or config.data)
     options = values_of(all_methods()[method].Options, given[method])
-    if given["resume"] and out is None:
-        raise UserError("--resume needs --out: the directory of the run to go on with.")
     out = out or _default_out(config)
     console = Console()
     try:
@@ -82,7 +83,9 @@ def _parser() -> Parser:
         " follows from the data, and the resolved configuration is printed and saved.",
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
-    parser.add_fields(TrainConfig, positional="data")
+    # Beside --data, which a configuration file sets: a positional would override it even if absent.
+    parser.add_argument("DATA", type=str, nargs="?", help="The training images, as --data.")
+    parser.add_fields(TrainConfig)
     for name, method in all_methods().items():
         parser.add_fields(method.Options, prefix=f"{name}.")
     parser.add_argument("--out", type=str | None, default=None, help="The run's directory.")

@@ -84,6 +84,8 @@ def train(
     """
     started = time.perf_counter()
     console = console or Console()
+    run = RunDir(out)
+    run.check(resume=resume, overwrite=overwrite)
     config = dataclasses.replace(config, method=resolve_name(config.method))
     data = open_training_data(config)
     resolved = resolve(
@@ -97,10 +99,9 @@ def train(
     make_learner = build.learner_maker(resolved, len(classes), runtime)
     make_learner(0, 0)  # refuses weights that do not fit before anything is written
 
-    run = RunDir(out)
     if resume:
         _require_same(run, resolved, data)
-    run.prepare(resume=resume, overwrite=overwrite)
+    run.prepare(resume=resume)
     if runtime.is_first:
         run.write_config(resolved, method_options)
         data.train.manifest.save(run.manifest)
@@ -194,9 +195,7 @@ def _require_same(run: RunDir, config: ResolvedConfig, data: TrainData) -> None:
     """
     from thresher.sources.manifest import Manifest
 
-    before = run.read_config() if run.config.is_file() else None
-    if before is None:
-        return  # ``prepare`` says that there is no run
+    before = run.read_config()
     now = dataclasses.asdict(config)
     different = [
         f"{name} (was {before.get(name)}, now {value})"

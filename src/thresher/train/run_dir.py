@@ -68,31 +68,25 @@ class RunDir:
             "model.safetensors" if network == 0 else f"model-{network + 1}.safetensors"
         )
 
-    def prepare(self, *, resume: bool, overwrite: bool) -> None:
-        """Make the directory ready.
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse a directory that must not be written into; changes nothing.
 
         Raises:
-            UserError: it holds another run or something else, there is nothing to resume, or it
-                cannot be written.
+            UserError: it holds another run or something else, or there is nothing to resume.
         """
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other.")
-        holds_run = self.config.is_file()
-        if resume and not holds_run:
+        if resume and not self.config.is_file():
             raise UserError(
                 f"--resume: {self.path} holds no run. Name the run's directory with --out."
             )
-        with explain_write_errors(self.path):
-            if not resume and self.path.exists():
-                self._clear(holds_run, overwrite)
-            self.path.mkdir(parents=True, exist_ok=True)
-
-    def _clear(self, holds_run: bool, overwrite: bool) -> None:
+        if resume or not self.path.exists():
+            return
         if not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file. Name a directory.")
         if not any(self.path.iterdir()):
             return
-        if not holds_run:
+        if not self.config.is_file():
             raise UserError(
                 f"--out {self.path} is not empty and holds no run of Thresher, so it is left as it"
                 " is. Choose another directory."
@@ -102,7 +96,17 @@ class RunDir:
                 f"--out {self.path} already holds a run. Add --resume to go on with it, --overwrite"
                 " to replace it, or choose another directory."
             )
-        shutil.rmtree(self.path)
+
+    def prepare(self, *, resume: bool) -> None:
+        """Make the directory ready, without what an older run left there unless it goes on.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with explain_write_errors(self.path):
+            if not resume and self.path.exists():
+                shutil.rmtree(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
 
     def write_config(self, config: ResolvedConfig, method_options: Any) -> None:
         """Write the resolved configuration with the method's own options below its name."""
