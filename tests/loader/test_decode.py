@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import encode
 
+from tests.conftest import encode
 from thresher.loader.decode import DecodeError, decode
 
 RED_LEFT = np.zeros((6, 8, 3), dtype=np.uint8)

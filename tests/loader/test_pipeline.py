@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import encode
 
+from tests.conftest import encode
 from thresher.loader.pipeline import Loader
 
 COLOURS = [(i * 20, 255 - i * 20, i * 7 % 256) for i in range(10)]

@@ -14,8 +14,8 @@ import timm
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from tests.conftest import write_classes
 
+from tests.conftest import write_classes
 from thresher import presets
 from thresher.config import TrainConfig
 from thresher.errors import UserError
