@@ -120,7 +120,7 @@ def show(figures: dict[str, float], out: Path, console: Console) -> None:
     console.rule("result")
     console.print(table)
     console.print(
-        f"Mutual calibration wins back {figures['recovered_gap']:.0%} of what the wrong labels cost."
+        f"Mutual calibration wins back {figures['recovered_gap']:.0%} of what wrong labels cost."
         f"\nWrong labels found: precision {figures['label_error_precision']:.1%}, recall"
         f" {figures['label_error_recall']:.1%}, AUROC {figures['label_error_auroc']:.3f}."
         f"\nTook {figures['seconds']:.0f} s. Report: {out / 'report.html'}",

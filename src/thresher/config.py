@@ -21,11 +21,12 @@ def option(default: Any, help_text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """How to read a table or a Parquet file whose columns have names of their own."""
+    """How to read a collection that is not quite as expected."""
 
     path_column: str | None = option(None, "Column with the image path (tables).")
     label_column: str | None = option(None, "Column with the label (tables, Parquet).")
     image_column: str | None = option(None, "Column with the image bytes (Parquet image data).")
+    allow_damaged: bool = option(False, "Go on without shards and files that cannot be read.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -206,3 +206,14 @@ def test_a_file_of_an_unknown_kind(tmp_path: Path, name: str, sentence: str) -> 
     write_tree(tmp_path, {name: b"1"})
     with pytest.raises(UserError, match=sentence):
         open_source(str(tmp_path / name))
+
+
+def test_a_link_to_itself_is_a_broken_image_not_the_end(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"a/1.jpg": make_image(1), "b/1.jpg": make_image(2)})
+    (tmp_path / "a" / "self.jpg").symlink_to(tmp_path / "a" / "self.jpg")
+    manifest = open_source(str(tmp_path))
+    assert {manifest.key(i): str(s) for i, s in enumerate(manifest.states)} == {
+        "a/1.jpg": "ok",
+        "a/self.jpg": "broken link",
+        "b/1.jpg": "ok",
+    }

@@ -67,6 +67,7 @@ def run(words: Sequence[str]) -> int:
         path_column=options.path_column,
         label_column=options.label_column,
         image_column=options.image_column,
+        allow_damaged=options.allow_damaged,
     )
     return _pack(manifest, out, settings, workers)
 

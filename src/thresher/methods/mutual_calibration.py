@@ -41,9 +41,10 @@ from thresher.types import Batch, Column, Judgement, Network, Progress, Rows, St
 
 ROUND_SHARES = (16 / 60, 16 / 60, 28 / 60)
 """Two short rounds to learn whom to believe, a long one to learn from it."""
-FEWEST_EPOCHS_A_ROUND = 3
+FEWEST_EPOCHS_A_ROUND = 12
+"""In fewer passes networks memorise little, and judging them early cost accuracy (docs/log.md)."""
 FEWEST_IMAGES_A_ROUND = 20_000
-"""A shorter round, counted in images seen, teaches fresh networks too little to judge by."""
+"""A round that sees fewer images teaches fresh networks too little to judge by."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ The pixels are decoded, so that a damaged image is found, but a JPEG only at a f
 size and in grey: that is where a scan gets its speed from.
 
 Perceptual hashes come from ImageHash (BSD, kept since 2013, the field's usual choice). It brings
-SciPy for one cosine transform; the lighter libraries were left since they are either pure Python
-and ten times slower (dhash) or no longer 64 bits (pdqhash).
+SciPy for one cosine transform; of the lighter libraries one has had no release since 2022 (dhash)
+and the other's hashes are not of 64 bits (pdqhash).
 """
 
 from __future__ import annotations

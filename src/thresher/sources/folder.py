@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 
@@ -54,7 +55,7 @@ def open_folder(request: Request) -> Manifest:
     for entry in sorted(os.scandir(root), key=lambda entry: natural_key(entry.name)):
         if is_skipped(entry.name):
             continue
-        if not entry.is_dir():
+        if not _is_dir(entry):
             _add_file(whole, entry, entry.name)
         elif entry.is_symlink() and _leads_up(entry.path, root):
             whole.refused += 1
@@ -134,7 +135,7 @@ def walk_images(root: str) -> Listing:
                 if is_skipped(entry.name):
                     continue
                 name = below + entry.name
-                if not entry.is_dir():
+                if not _is_dir(entry):
                     _add_file(listing, entry, name)
                 elif not entry.is_symlink():
                     real.append(name + "/")
@@ -149,13 +150,23 @@ def walk_images(root: str) -> Listing:
 def _add_file(listing: Listing, entry: os.DirEntry[str], name: str) -> None:
     if not is_image_name(entry.name):
         listing.ignored += 1
-    elif entry.is_file():
-        listing.files.append(name)
-    elif entry.is_symlink():
+    elif entry.is_symlink() and not os.path.isfile(entry.path):  # noqa: PTH113 - an entry's name
         listing.files.append(name)
         listing.broken.add(name)
+    elif entry.is_file():
+        listing.files.append(name)
     else:
         listing.ignored += 1  # a pipe or socket, whatever it is called
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; a link to itself is neither."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
 
 
 def _leads_up(link: str, folder: str) -> bool:

@@ -66,6 +66,7 @@ def open_images(data: str, options: DataOptions, classes: tuple[str, ...] | None
         label_column=options.label_column,
         image_column=options.image_column,
         classes=classes,
+        allow_damaged=options.allow_damaged,
     )
     return ImageSet(manifest, Reader(manifest), np.flatnonzero(manifest.usable))
 
