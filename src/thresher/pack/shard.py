@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from thresher.files import sync
+
 _BLOCK = tarfile.BLOCKSIZE
 _END = 2 * _BLOCK
 
@@ -136,7 +138,7 @@ class ShardWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         self._temporary.replace(self.path)
-        sync_folder(self.path.parent)
+        sync(self.path.parent)
         return self._digest.hexdigest()
 
     def _write(self, data: bytes) -> None:
@@ -160,18 +162,9 @@ def write_synced(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames in a folder last through a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _padded(length: int) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from thresher.files import explain_write_errors
+from thresher.files import explain_write_errors, sync
 
 FORMAT = 1
 
@@ -52,7 +52,7 @@ def save_checkpoint(
             _hash_and_sync(meta_path)
             shutil.rmtree(target, ignore_errors=True)
             aside.rename(target)
-            _sync_folder(folder)
+            sync(folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     for old in _newest_first(folder)[keep:]:
@@ -119,11 +119,3 @@ def _hash_and_sync(path: Path) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
     return digest
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
