@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Precision = Literal["fp32", "bf16"]
-Cache = Literal["auto", "none", "host"]
+Cache = Literal["auto", "none", "host", "device"]
 Augment = Literal["small", "photo", "none"]
 
 
@@ -56,7 +56,7 @@ class TrainConfig(DataOptions):
     devices: int | None = option(None, "Processes to start on this machine, one per device.")
     threads: int | None = option(None, "Threads that decode images, per process.")
     cache: Cache = option(
-        "auto", "Keep decoded images in memory: none, host, or auto: if they fit."
+        "auto", "Keep decoded images: none, host, device (a GPU), or auto: in memory if they fit."
     )
     eval_every: int | None = option(None, "Epochs between two measurements of accuracy.")
     checkpoint_minutes: float = option(10.0, "Longest time between two checkpoints.")

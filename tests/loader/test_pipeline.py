@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import encode
+from thresher.errors import UserError
 from thresher.loader.pipeline import Loader
 
 COLOURS = [(i * 20, 255 - i * 20, i * 7 % 256) for i in range(10)]
@@ -18,7 +20,7 @@ PLAN = np.array([[3, 1, 4], [9, 0, 2], [5, 8, -1], [6, 7, -1]])
 
 def make(read: Callable[[int], bytes] = IMAGES.__getitem__, **options: object) -> Loader:
     ids = np.arange(10)
-    settings = {"size": 8, "framing": "whole", **options}
+    settings = {"size": 8, "framing": "whole", "cache": "auto", **options}
     return Loader(read, ids, ids % 3, **settings)
 
 
@@ -59,19 +61,23 @@ def test_same_batches_for_any_threads_and_with_and_without_cache(framing: str, e
         loader.close()
         return out
 
-    expected = pixels(threads=1, cache=False)
-    for options in ({"threads": 4, "cache": False}, {"threads": 2, "cache": True}):
-        torch.testing.assert_close(pixels(**options), expected)
+    expected = {cache: pixels(threads=1, cache=cache) for cache in ("none", "host")}
+    if framing != "random_crop":
+        torch.testing.assert_close(expected["none"], expected["host"])
+    for cache, threads in (("none", 4), ("host", 2), ("host", 4)):
+        torch.testing.assert_close(pixels(threads=threads, cache=cache), expected[cache])
 
 
-def test_random_crops_change_with_the_epoch() -> None:
+@pytest.mark.parametrize("cache", ["none", "host"])
+def test_random_crops_change_with_the_epoch(cache: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (10, 20, 30, 3), dtype=np.uint8)
     loader = make(
-        [encode(Image.fromarray(p), "PNG") for p in noise].__getitem__, framing="random_crop"
+        [encode(Image.fromarray(p), "PNG") for p in noise].__getitem__,
+        framing="random_crop",
+        cache=cache,
     )
     first, second = (next(iter(loader.batches(epoch, PLAN))).canvas for epoch in (0, 1))
     loader.close()
-    assert not loader.caches
     assert (first != second).any()
 
 
@@ -82,8 +88,8 @@ def test_starting_in_the_middle_serves_the_same_rest() -> None:
     loader.close()
 
 
-@pytest.mark.parametrize("cache", [True, False])
-def test_unreadable_images_are_marked_counted_and_never_replaced(cache: bool) -> None:
+@pytest.mark.parametrize("cache", ["host", "none"])
+def test_unreadable_images_are_marked_counted_and_never_replaced(cache: str) -> None:
     def read(index: int) -> bytes:
         if index == 1:
             return b"not an image"
@@ -101,14 +107,15 @@ def test_unreadable_images_are_marked_counted_and_never_replaced(cache: bool) ->
     assert loader.unreadable == {1: "not an image", 4: "file vanished"}
 
 
-def test_cached_images_are_read_once() -> None:
+@pytest.mark.parametrize("framing", ["whole", "random_crop"])
+def test_cached_images_are_read_once(framing: str) -> None:
     reads: list[int] = []
 
     def read(index: int) -> bytes:
         reads.append(index)
         return IMAGES[index]
 
-    loader = make(read)
+    loader = make(read, framing=framing)
     for epoch in range(3):
         list(loader.batches(epoch, PLAN))
     loader.close()
@@ -120,9 +127,29 @@ def test_an_error_of_ours_reaches_the_consumer() -> None:
         raise KeyError(index)
 
     loader = make(read)
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError) as caught:
         list(loader.batches(0, PLAN))
     loader.close()
+    assert caught.value.__notes__ == ["This happened to the image with the id 3."]
+
+
+@pytest.mark.parametrize("cache", ["host", "none"])
+def test_lost_access_ends_the_run_at_once_and_marks_no_image(cache: str) -> None:
+    """What ``Reader.read`` raises when credentials have expired."""
+
+    def read(index: int) -> bytes:
+        if index == 2:
+            raise UserError("The credentials have expired.")
+        return IMAGES[index]
+
+    loader = make(read, cache=cache, threads=3)
+    started = time.perf_counter()
+    with pytest.raises(UserError, match="credentials have expired") as caught:
+        list(loader.batches(0, PLAN))
+    loader.close()
+    assert time.perf_counter() - started < 10
+    assert "id 2" in caught.value.__notes__[0]
+    assert loader.unreadable == {}
 
 
 def test_leaving_early_and_closing_leaves_no_thread() -> None:

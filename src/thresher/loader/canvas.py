@@ -1,16 +1,17 @@
-"""Decoded image to canvas: the uint8[3, S, S] square that all views of an epoch are made from."""
+"""Decoded image to canvas: the square that all views of an epoch are made from.
+
+What is cut out is a ``Box``, chosen from the image's size alone, so that a decoder can leave out
+what lies outside it and a cache can apply it to an image of another size.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-from torchvision.transforms.v2 import functional as V
-
-Canvas = Callable[[Tensor, np.ndarray | None], Tensor]
+import torch.nn.functional as F
 
 EVALUATION_MARGIN = 0.875
 """Photographs are measured on the central 87.5 %, as the field does (Krizhevsky et al. 2012)."""
@@ -19,38 +20,59 @@ CROP_RATIO = (3 / 4, 4 / 3)
 CROP_DRAWS = 4
 
 
-def whole(image: Tensor, size: int) -> Tensor:
-    """Scale so that the short side fits and cut the middle out."""
-    return centre(image, size, margin=1.0)
+class Box(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def scaled(self, down: float, right: float) -> Box:
+        """The same part of an image of another size; its edges fall on whole pixels."""
+        top, left = round(self.top * down), round(self.left * right)
+        bottom = max(top + 1, round((self.top + self.height) * down))
+        end = max(left + 1, round((self.left + self.width) * right))
+        return Box(top, left, bottom - top, end - left)
 
 
-def centre(image: Tensor, size: int, margin: float = EVALUATION_MARGIN) -> Tensor:
-    """Scale the short side to ``size / margin`` and cut the central square out."""
-    height, width = image.shape[-2:]
+def all_of_it(height: int, width: int) -> Box:
+    """The whole image."""
+    return Box(0, 0, height, width)
+
+
+def centre_box(height: int, width: int, margin: float = 1.0) -> Box:
+    """The central square of ``margin`` times the shorter side."""
     side = max(1, round(min(height, width) * margin))
-    top, left = (height - side) // 2, (width - side) // 2
-    return _crop_and_scale(image, top, left, side, side, size)
+    return Box((height - side) // 2, (width - side) // 2, side, side)
 
 
-def random_crop(image: Tensor, size: int, draws: np.ndarray) -> Tensor:
-    """Cut a random part out and scale it (Szegedy et al. 2015), from ``CROP_DRAWS`` uniforms."""
-    height, width = image.shape[-2:]
+def random_box(height: int, width: int, draws: np.ndarray) -> Box:
+    """A random part (Szegedy et al. 2015), from ``CROP_DRAWS`` uniforms."""
     area = height * width * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * float(draws[0]))
     low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
     ratio = math.exp(low + (high - low) * float(draws[1]))
-    crop_width = min(width, max(1, round(math.sqrt(area * ratio))))
-    crop_height = min(height, max(1, round(math.sqrt(area / ratio))))
-    top = int((height - crop_height + 1) * float(draws[2]))
-    left = int((width - crop_width + 1) * float(draws[3]))
-    return _crop_and_scale(image, top, left, crop_height, crop_width, size)
+    box_width = min(width, max(1, round(math.sqrt(area * ratio))))
+    box_height = min(height, max(1, round(math.sqrt(area / ratio))))
+    top = int((height - box_height + 1) * float(draws[2]))
+    left = int((width - box_width + 1) * float(draws[3]))
+    return Box(top, left, box_height, box_width)
 
 
-def _crop_and_scale(
-    image: Tensor, top: int, left: int, height: int, width: int, size: int
-) -> Tensor:
-    part = image[:, top : top + height, left : left + width]
-    if (height, width) == (size, size):
-        return part
-    scaled: Tensor = V.resize(part, [size, size], antialias=True)
-    assert scaled.dtype == torch.uint8
-    return scaled
+def cut(image: np.ndarray, box: Box, out: np.ndarray) -> None:
+    """Cut a part out and scale it, antialiased, to fill ``out``.
+
+    Args:
+        image: uint8[H, W, 3].
+        box: inside the image.
+        out: uint8[S, S, 3].
+    """
+    part = image[box.top : box.top + box.height, box.left : box.left + box.width]
+    if part.shape == out.shape:
+        out[...] = part
+        return
+    # A copy in one piece with strides in the order of its axes takes PyTorch's fastest kernel.
+    # NumPy makes it, since PyTorch would wake threads of its own for so large a copy.
+    whole = torch.from_numpy(np.ascontiguousarray(part))[None].permute(0, 3, 1, 2)
+    scaled = F.interpolate(whole, size=out.shape[:2], mode="bilinear", antialias=True)
+    out[...] = scaled[0].permute(1, 2, 0).numpy()

@@ -1,8 +1,8 @@
-"""Bytes to pixels: uint8[3, H, W] in RGB, upright, or a plain reason why not.
+"""Bytes to pixels: uint8 RGB, upright, or a plain reason why not.
 
-JPEG goes to libjpeg-turbo through torchvision, the fastest decoder measured; whatever that cannot
-do, and every other format, goes to Pillow. Transparent pixels are laid on white, 16-bit values are
-scaled to 8, and of an animation the first frame counts.
+JPEG goes to libjpeg-turbo; whatever that cannot do, and every other format, goes to Pillow.
+Transparent pixels are laid on white, 16-bit values are scaled to 8, and of an animation the first
+frame counts.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
+from thresher.loader.canvas import Box
+from thresher.loader.jpeg import Frame, decode_jpeg, read_frame
 from thresher.sources.probe import MOST_PIXELS
 
-# torchvision 0.29 announces that its decoders will move to TorchCodec; pyproject.toml bounds it.
-warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities")
 # Pillow warns of damaged metadata and large pictures. Neither is a reason to refuse pixels that can
 # be had; the filter is set once, since decoding runs in threads and filters belong to the process.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -32,36 +32,56 @@ class DecodeError(ValueError):
 
 
 def decode(data: bytes) -> Tensor:
-    """Decode one image.
+    """Decode one image to uint8[3, H, W], channels last in memory.
 
     Raises:
         DecodeError: the bytes are no image, damaged, cut short, or too large.
     """
+    pixels, _ = decode_part(data, lambda height, width: Box(0, 0, height, width), None)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def decode_part(
+    data: bytes, choose: Callable[[int, int], Box], size: int | None
+) -> tuple[np.ndarray, Box]:
+    """Decode what is needed of an image to make a square of a part of it.
+
+    Args:
+        data: the file.
+        choose: (height, width) of the upright image to the wanted part.
+        size: side of the square. A JPEG whose part is at least twice as large is decoded at a
+            fraction of its size, but never below the square's. None: in full.
+
+    Returns:
+        uint8[H, W, 3] and where the part lies in it. Below the part, rows may be missing.
+
+    Raises:
+        DecodeError: see ``decode``.
+    """
     if not data:
         raise DecodeError("empty file")
-    if data[:2] == b"\xff\xd8" and _ends_like_jpeg(data):
-        _refuse_bomb(data)
-        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    frame = read_frame(data)
+    if frame is not None and frame.common and _ends_like_jpeg(data):
+        _refuse_too_large(frame.width, frame.height)
         try:
-            image: Tensor = decode_jpeg(
-                encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True
-            )
-            return image
-        except RuntimeError:
-            pass  # CMYK and damaged files: Pillow reads the one and explains the other
-    return _decode_with_pillow(data)
+            return _decode_jpeg_part(data, frame, choose, size)
+        except ValueError:
+            pass  # Pillow explains what is wrong
+    pixels = _decode_with_pillow(data)
+    return pixels, choose(*pixels.shape[:2])
 
 
-def _refuse_bomb(data: bytes) -> None:
-    """Look the size up in a JPEG's frame header; torchvision's decoder has no bound of its own."""
-    at = 2
-    while at + 9 < len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            _refuse_too_large(width, height)
-            return
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+def _decode_jpeg_part(
+    data: bytes, frame: Frame, choose: Callable[[int, int], Box], size: int | None
+) -> tuple[np.ndarray, Box]:
+    turned = frame.orientation >= 5
+    height, width = (frame.width, frame.height) if turned else (frame.height, frame.width)
+    box = choose(height, width)
+    rows = box.top + box.height if frame.orientation == 1 else None
+    ratio = min(box.height, box.width) // size if size else 1
+    shrink = 8 if ratio >= 8 else 4 if ratio >= 4 else 2 if ratio >= 2 else 1
+    pixels = decode_jpeg(data, frame, rows, shrink)
+    return pixels, box if shrink == 1 else box.scaled(1 / shrink, 1 / shrink)
 
 
 def _refuse_too_large(width: int, height: int) -> None:
@@ -74,7 +94,7 @@ def _ends_like_jpeg(data: bytes) -> bool:
     return b"\xff\xd9" in data[-64:]
 
 
-def _decode_with_pillow(data: bytes) -> Tensor:
+def _decode_with_pillow(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             _refuse_too_large(image.width, image.height)
@@ -97,7 +117,7 @@ def _decode_with_pillow(data: bytes) -> Tensor:
         if isinstance(error, DecodeError):
             raise
         raise DecodeError(f"damaged: {error}") from None
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
+    return np.array(rgb)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -10,24 +10,27 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
+from thresher.config import Cache
 from thresher.loader import canvas
-from thresher.loader.decode import DecodeError, decode
+from thresher.loader.decode import DecodeError, decode_part
 from thresher.loader.draws import uniforms
+from thresher.loader.keep import decide
+from thresher.loader.store import DeviceStore, HostStore, store_side
 
 Framing = Literal["whole", "centre", "random_crop"]
 
 CROP_STREAM = 0
 _PREFETCH = 3
 _IMAGES_PER_TASK = 8
-_CACHE_SHARE_OF_FREE_MEMORY = 0.25
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class HostBatch:
     Attributes:
         positions: int64[B], rows among the loader's samples; places to fill repeat others.
         ids: int64[B], manifest ids.
-        canvas: uint8[B, 3, S, S], channels last in memory.
+        canvas: uint8[B, 3, S, S], channels last in memory; on the device if images are kept there.
         labels: int64[B].
         valid: bool[B], false where a place only fills the shape or could not be decoded.
     """
@@ -49,19 +52,42 @@ class HostBatch:
     valid: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A batch in the making.
+
+    Attributes:
+        batch: to be filled.
+        squares: uint8[B, side, side, 3], where the threads write: the batch's canvas, or what a
+            device store is to keep.
+        draws: float32[B, CROP_DRAWS] of random crops.
+        tasks: that are not done yet.
+    """
+
+    batch: HostBatch
+    squares: Tensor
+    draws: np.ndarray | None
+    tasks: list[Future[None]]
+
+
 class Loader:
     """Reads, decodes and frames the samples of one rank.
 
     Args:
-        read: bytes of a sample by manifest id; raises OSError with a reason when it cannot.
+        read: bytes of a sample by manifest id. An OSError is the sample's reason why it cannot be
+            used; any other error ends the run.
         ids: int64[n], the manifest ids this loader serves.
         labels: int64[n], their labels.
         size: side of the canvas in pixels.
         framing: how an image becomes a square; ``random_crop`` depends on the epoch.
         seed: of the crops.
         threads: that decode.
-        cache: whether canvases may be kept in memory; they are if they fit and do not change.
-        pin: whether batches lie in pinned memory, for a faster way to the device.
+        cache: where decoded images may be kept, see ``keep`` and ``store``.
+        device: that trains; batches for a GPU lie in pinned memory, for a faster way there.
+        processes: that share this machine's memory.
+
+    Raises:
+        UserError: the cache that is wanted cannot be had.
     """
 
     def __init__(
@@ -74,8 +100,9 @@ class Loader:
         framing: Framing,
         seed: int = 0,
         threads: int = 2,
-        cache: bool = True,
-        pin: bool = False,
+        cache: Cache = "auto",
+        device: torch.device = _CPU,
+        processes: int = 1,
     ) -> None:
         self._read = read
         self.ids = np.asarray(ids, dtype=np.int64)
@@ -85,18 +112,17 @@ class Loader:
         self.seed = seed
         self.unreadable: dict[int, str] = {}
         self.wait_seconds = 0.0
-        self._pin = pin
+        self._pin = device.type == "cuda"
+        side = store_side(size, framing == "random_crop")
+        self.cache = decide(cache, len(self.ids) * side * side * 3, device, processes)
+        self._host = HostStore(len(self.ids), side) if self.cache.place == "host" else None
+        self._device = (
+            DeviceStore(len(self.ids), side, device) if self.cache.place == "device" else None
+        )
         self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode")
-        self._cache = self._make_cache() if cache else None
-        self._cached = np.zeros(len(self.ids), dtype=bool)
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    @property
-    def caches(self) -> bool:
-        """Whether decoded images are kept in memory."""
-        return self._cache is not None
 
     def batches(self, epoch: int, plan: np.ndarray, start: int = 0) -> Iterator[HostBatch]:
         """Serve the steps of a plan in order.
@@ -105,8 +131,11 @@ class Loader:
             epoch: for random crops.
             plan: int64[steps, B] of positions, -1 for places that stay empty.
             start: first step to serve.
+
+        Raises:
+            Exception: what ``read`` raised, if no OSError; a note names the sample.
         """
-        ahead: deque[tuple[HostBatch, list[Future[None]]]] = deque()
+        ahead: deque[_Job] = deque()
         upcoming = iter(plan[start:])
         try:
             while True:
@@ -114,90 +143,133 @@ class Loader:
                     ahead.append(self._submit(epoch, places))
                 if not ahead:
                     return
-                batch, tasks = ahead.popleft()
+                job = ahead.popleft()
                 waiting = time.perf_counter()
-                for task in tasks:
+                for task in job.tasks:
                     task.result()
                 self.wait_seconds += time.perf_counter() - waiting
+                batch = self._finish_on_device(job, self._device) if self._device else job.batch
                 _fill_gaps(batch)
                 yield batch
         finally:
-            for _, tasks in ahead:
-                for task in tasks:
+            for job in ahead:
+                for task in job.tasks:
                     task.cancel()
 
     def close(self) -> None:
         """Stop the threads; tasks that wait are dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, epoch: int, places: np.ndarray) -> tuple[HostBatch, list[Future[None]]]:
+    def _submit(self, epoch: int, places: np.ndarray) -> _Job:
         valid = places >= 0
         positions = np.where(valid, places, 0)
-        pixels = torch.empty(
-            (len(places), self.size, self.size, 3), dtype=torch.uint8, pin_memory=self._pin
-        ).permute(0, 3, 1, 2)
-        batch = HostBatch(positions, self.ids[positions], pixels, self.labels[positions], valid)
-        if self._cache is not None and self._cached[positions[valid]].all():
-            return batch, [self._pool.submit(self._copy_cached, batch)]
+        ids = self.ids[positions]
         draws = (
-            uniforms(self.seed, epoch, batch.ids, CROP_STREAM, canvas.CROP_DRAWS)
+            uniforms(self.seed, epoch, ids, CROP_STREAM, canvas.CROP_DRAWS)
             if self.framing == "random_crop"
             else None
         )
-        parts = range(0, len(places), _IMAGES_PER_TASK)
-        return batch, [
-            self._pool.submit(self._decode_part, batch, slice(at, at + _IMAGES_PER_TASK), draws)
-            for at in parts
-        ]
+        store = self._host or self._device
+        all_kept = store is not None and bool(store.filled[positions[valid]].all())
+        side = self._device.side if self._device is not None else self.size
+        num = 0 if self._device is not None and all_kept else len(places)
+        squares = torch.empty((num, side, side, 3), dtype=torch.uint8, pin_memory=self._pin)
+        batch = HostBatch(
+            positions, ids, squares.permute(0, 3, 1, 2), self.labels[positions], valid
+        )
+        job = _Job(batch, squares, draws, [])
+        if all_kept and (draws is None or self._device is not None):
+            job.tasks.append(self._pool.submit(self._take_kept, job))
+        else:
+            job.tasks.extend(
+                self._pool.submit(self._make_part, job, slice(at, at + _IMAGES_PER_TASK))
+                for at in range(0, len(places), _IMAGES_PER_TASK)
+            )
+        return job
 
-    def _copy_cached(self, batch: HostBatch) -> None:
-        assert self._cache is not None
-        rows = torch.from_numpy(batch.positions)
-        torch.index_select(self._cache, 0, rows, out=batch.canvas.permute(0, 2, 3, 1))
+    def _take_kept(self, job: _Job) -> None:
+        """All images of a batch are kept, and as whole canvases if on the host."""
+        if self._host is not None:
+            self._host.copy(job.batch.positions, job.squares.numpy())
         if self.unreadable:
-            batch.valid[np.isin(batch.ids, list(self.unreadable))] = False
+            job.batch.valid[np.isin(job.batch.ids, list(self.unreadable))] = False
 
-    def _decode_part(self, batch: HostBatch, part: slice, draws: np.ndarray | None) -> None:
+    def _make_part(self, job: _Job, part: slice) -> None:
+        squares = job.squares.numpy()
+        batch = job.batch
         for place in range(part.start, min(part.stop, len(batch.ids))):
             if not batch.valid[place]:
                 continue
-            sample = int(batch.ids[place])
-            position = int(batch.positions[place])
+            sample, position = int(batch.ids[place]), int(batch.positions[place])
             if sample in self.unreadable:
                 batch.valid[place] = False
-            elif self._cache is not None and self._cached[position]:
-                batch.canvas[place] = self._cache[position].permute(2, 0, 1)
-            else:
-                self._decode_one(batch, place, sample, None if draws is None else draws[place])
+                continue
+            try:
+                self._make_one(
+                    sample,
+                    position,
+                    None if job.draws is None else job.draws[place],
+                    squares[place],
+                )
+            except (DecodeError, OSError) as error:
+                self._mark_unreadable(sample, position, str(error))
+                batch.valid[place] = False
+                squares[place] = 0
+            except Exception as error:
+                error.add_note(f"This happened to the image with the id {sample}.")
+                raise
 
-    def _decode_one(
-        self, batch: HostBatch, place: int, sample: int, draws: np.ndarray | None
+    def _make_one(
+        self, sample: int, position: int, draws: np.ndarray | None, out: np.ndarray
     ) -> None:
-        try:
-            image = decode(self._read(sample))
-        except (DecodeError, OSError) as error:
-            self.unreadable[sample] = str(error)
-            batch.valid[place] = False
-            batch.canvas[place] = 0
-        else:
-            if draws is not None:
-                framed = canvas.random_crop(image, self.size, draws)
-            elif self.framing == "centre":
-                framed = canvas.centre(image, self.size)
+        if self._host is not None:
+            if not self._host.filled[position]:
+                self._decode_to_keep(sample, position, self._host, self._host.pixels[position])
+                self._host.filled[position] = True
+            if draws is None:
+                out[...] = self._host.pixels[position]
             else:
-                framed = canvas.whole(image, self.size)
-            batch.canvas[place] = framed
-        if self._cache is not None:
-            position = batch.positions[place]
-            self._cache[position] = batch.canvas[place].permute(1, 2, 0)
-            self._cached[position] = True
+                self._host.crop(position, draws, out)
+        elif self._device is not None:
+            if not self._device.filled[position]:
+                self._decode_to_keep(sample, position, self._device, out)
+        else:
+            choose = self._fixed_box if draws is None else partial(canvas.random_box, draws=draws)
+            pixels, box = decode_part(self._read(sample), choose, self.size)
+            canvas.cut(pixels, box, out)
 
-    def _make_cache(self) -> Tensor | None:
-        shape = (len(self.ids), self.size, self.size, 3)
-        budget = psutil.virtual_memory().available * _CACHE_SHARE_OF_FREE_MEMORY
-        if self.framing == "random_crop" or np.prod(shape) > budget:
-            return None
-        return torch.empty(shape, dtype=torch.uint8)
+    def _mark_unreadable(self, sample: int, position: int, reason: str) -> None:
+        self.unreadable[sample] = reason
+        store = self._host or self._device
+        if store is not None:  # as settled as a kept one: batches around it need no decoding
+            store.filled[position] = True
+        if self._host is not None:
+            self._host.pixels[position] = 0
+
+    def _decode_to_keep(
+        self, sample: int, position: int, store: HostStore | DeviceStore, out: np.ndarray
+    ) -> None:
+        def choose(height: int, width: int) -> canvas.Box:
+            store.sizes[position] = height, width
+            return self._fixed_box(height, width)
+
+        pixels, box = decode_part(self._read(sample), choose, store.side)
+        canvas.cut(pixels, box, out)
+
+    def _fixed_box(self, height: int, width: int) -> canvas.Box:
+        """What is shown or kept of an image where nothing is random."""
+        if self.framing == "random_crop":
+            return canvas.all_of_it(height, width)
+        margin = canvas.EVALUATION_MARGIN if self.framing == "centre" else 1.0
+        return canvas.centre_box(height, width, margin)
+
+    def _finish_on_device(self, job: _Job, store: DeviceStore) -> HostBatch:
+        positions = job.batch.positions
+        new = np.flatnonzero(job.batch.valid & ~store.filled[positions])
+        if len(new):
+            # A sample may stand in a batch once only, so no row is written twice.
+            store.put(positions[new], job.squares[torch.from_numpy(new)])
+        return replace(job.batch, canvas=store.canvases(positions, self.size, job.draws))
 
 
 def _fill_gaps(batch: HostBatch) -> None:

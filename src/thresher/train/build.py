@@ -57,9 +57,17 @@ def _augmentation(config: ResolvedConfig) -> Augmentation:
 
 
 def build_loader(
-    images: ImageSet, config: ResolvedConfig, framing: Framing, ids: np.ndarray, pin: bool
+    images: ImageSet,
+    config: ResolvedConfig,
+    framing: Framing,
+    ids: np.ndarray,
+    device: torch.device,
 ) -> Loader:
-    """A loader of these samples of an image set."""
+    """A loader of these samples of an image set.
+
+    Raises:
+        UserError: the cache that the user wants cannot be had.
+    """
     return Loader(
         images.reader.read,
         ids,
@@ -68,8 +76,9 @@ def build_loader(
         framing=framing,
         seed=config.seed,
         threads=config.threads,
-        cache=config.cache != "none",
-        pin=pin,
+        cache=config.cache,
+        device=device,
+        processes=config.devices,
     )
 
 
@@ -103,9 +112,7 @@ def build_feed(
     )
     framing: Framing = "random_crop" if config.augment == "photo" else "whole"
     return Feed(
-        loader=build_loader(
-            images, config, framing, images.ids[order.owned], runtime.device.type == "cuda"
-        ),
+        loader=build_loader(images, config, framing, images.ids[order.owned], runtime.device),
         order=order,
         augmentation=_augmentation(config),
         views=views,
@@ -152,7 +159,8 @@ def build_measure(
     images = data.measure
     if images is None:
         return None
-    loader = build_loader(images, config, evaluation_framing(config.augment), images.ids, pin=False)
+    framing = evaluation_framing(config.augment)
+    loader = build_loader(images, config, framing, images.ids, runtime.device)
     augmentation = _augmentation(config)
 
     def measure(learners: Sequence[Learner]) -> Score:

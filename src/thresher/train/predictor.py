@@ -126,5 +126,5 @@ class Predictor:
             size=self.image_size,
             framing=evaluation_framing(self.augment),
             threads=self.threads,
-            cache=False,
+            cache="none",
         )

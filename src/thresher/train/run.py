@@ -105,7 +105,7 @@ def train(
     if runtime.is_first:
         run.write_config(resolved, method_options)
         data.train.manifest.save(run.manifest)
-        _announce(console, resolved, data, feed.loader.caches, out)
+        _announce(console, resolved, data, feed.loader.cache.why, out)
     events = open_events(run.events)
     display = Display(console, feed.order.steps, data.measured_on, runtime.is_first)
     last: list[EpochMetrics] = []
@@ -165,7 +165,7 @@ def train(
 
 
 def _announce(
-    console: Console, config: ResolvedConfig, data: TrainData, cached: bool, out: Path
+    console: Console, config: ResolvedConfig, data: TrainData, cache: str, out: Path
 ) -> None:
     """Print what will happen."""
     manifest = data.train.manifest
@@ -176,7 +176,7 @@ def _announce(
         + (f", {left_out:,} unusable so far" if left_out else "")
         + (f"; accuracy on {measured:,} images against {data.measured_on}" if measured else "")
         + (f"; {len(data.clean.ids):,} clean images" if data.clean else "")
-        + ("; decoded images stay in memory" if cached else ""),
+        + f"; {cache}",
         highlight=False,
         soft_wrap=True,
     )
