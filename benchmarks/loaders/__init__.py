@@ -1,0 +1,1 @@
+"""The loaders that ``benchmarks/loader.py`` compares."""
