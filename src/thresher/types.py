@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 class View(Enum):
@@ -92,7 +92,35 @@ class Network:
 
     student: Callable[[Tensor], Tensor]
     teacher: Callable[[Tensor], Tensor]
-    module: nn.Module
+
+
+ForEach = Callable[[Callable[[Network], "Tensor"], Sequence[Network]], "list[Tensor]"]
+
+
+def in_turn(function: Callable[[Network], Tensor], networks: Sequence[Network]) -> list[Tensor]:
+    """One network after the other."""
+    return [function(network) for network in networks]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A method's networks. The loop decides whether they run in turn or at once.
+
+    Attributes:
+        members: in a fixed order.
+        for_each: runs a function for every member.
+    """
+
+    members: tuple[Network, ...]
+    for_each: ForEach = in_turn
+
+    def students(self, images: Tensor) -> list[Tensor]:
+        """Logits float32[B, C] of every student, with gradients."""
+        return self.for_each(lambda network: network.student(images), self.members)
+
+    def teachers(self, images: Tensor) -> list[Tensor]:
+        """Logits float32[B, C] of every teacher, without gradients."""
+        return self.for_each(lambda network: network.teacher(images), self.members)
 
 
 Rows = Mapping[str, "Tensor"]

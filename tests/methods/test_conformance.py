@@ -12,7 +12,7 @@ from thresher.ledger.history import LedgerHistory
 from thresher.ledger.ledger import Ledger
 from thresher.methods import all_methods
 from thresher.methods.base import Method, Task
-from thresher.types import Batch, Network, Progress, StepResult
+from thresher.types import Batch, Network, Networks, Progress, StepResult
 
 CLASSES, SAMPLES, EPOCHS = 4, 24, 12
 NAMES = sorted(all_methods())
@@ -40,7 +40,7 @@ def make_network(seed: int) -> Network:
         with torch.no_grad():
             return student(images)
 
-    return Network(student, teacher, torch.nn.Identity())
+    return Network(student, teacher)
 
 
 def make_batch(method: Method, ledger: Ledger, valid: torch.Tensor | None = None) -> Batch:
@@ -62,7 +62,7 @@ def progress_at(method: Method, epoch: int) -> Progress:
 
 
 def one_step(method: Method, ledger: Ledger, batch: Batch, epoch: int) -> StepResult:
-    networks = [make_network(index) for index in range(method.networks)]
+    networks = Networks(tuple(make_network(index) for index in range(method.networks)))
     rows = ledger.rows(torch.arange(SAMPLES))
     return method.step(networks, batch, rows, progress_at(method, epoch))
 

@@ -17,7 +17,7 @@ from thresher.methods.mutual_calibration import (
     split_into_rounds,
 )
 from thresher.methods.noise_matrix import estimate_noise_matrix, posterior, sharpen
-from thresher.types import Batch, Network, Progress
+from thresher.types import Batch, Network, Networks, Progress
 
 
 def test_sharpen_squares_and_normalises() -> None:
@@ -89,7 +89,7 @@ def test_step_by_hand() -> None:
     def student(images: torch.Tensor) -> torch.Tensor:
         return logits.repeat(len(images), 1).requires_grad_()
 
-    networks = [Network(student, student, torch.nn.Identity())] * 2
+    networks = Networks((Network(student, student),) * 2)
     image = torch.zeros(1, 3, 4, 4)
     batch = Batch(torch.zeros(1).long(), (image, image), torch.tensor([1]), torch.tensor([True]))
     classes, probs = to_sparse(torch.tensor([[1.0, 0.0]]))
@@ -125,7 +125,7 @@ def test_records_are_a_running_mean_without_bias_to_the_start() -> None:
         def student(images: torch.Tensor, logits: torch.Tensor = logits) -> torch.Tensor:
             return logits.repeat(len(images), 1).requires_grad_()
 
-        networks = [Network(student, lambda images, z=logits: z, torch.nn.Identity())] * 2
+        networks = Networks((Network(student, lambda images, z=logits: z),) * 2)
         rows = ledger.rows(torch.tensor([0]))
         result = method.step(networks, batch, rows, late)
         ledger.update(torch.tensor([0]), batch.valid, result.records)

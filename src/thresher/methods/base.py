@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from thresher.types import Batch, Column, Judgement, Network, Progress, Rows, StepResult, View
+from thresher.types import Batch, Column, Judgement, Networks, Progress, Rows, StepResult, View
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Method(Protocol):
         """
 
     def step(
-        self, networks: Sequence[Network], batch: Batch, history: Rows, progress: Progress
+        self, networks: Networks, batch: Batch, history: Rows, progress: Progress
     ) -> StepResult:
         """Judge one batch: losses, weights and what to record."""
 

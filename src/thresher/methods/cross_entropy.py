@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from thresher.config import option
 from thresher.losses import cross_entropy
 from thresher.methods.base import History, Task, basic_columns, join, record_basics
 from thresher.methods.belief import belief_columns, blend, to_dense, to_sparse
-from thresher.types import Batch, Column, Judgement, Network, Progress, Rows, StepResult, View
+from thresher.types import Batch, Column, Judgement, Networks, Progress, Rows, StepResult, View
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class CrossEntropy:
         return {}
 
     def step(
-        self, networks: Sequence[Network], batch: Batch, history: Rows, progress: Progress
+        self, networks: Networks, batch: Batch, history: Rows, progress: Progress
     ) -> StepResult:
         """Cross-entropy of each network on the one view, of trusted samples too."""
         images, labels, weight = batch.views[0], batch.labels, batch.valid.float()
@@ -56,7 +56,7 @@ class CrossEntropy:
             images = torch.cat([images, *batch.clean.views])
             labels = torch.cat([labels, batch.clean.labels])
             weight = torch.cat([weight, batch.clean.valid.float()])
-        all_logits = [network.student(images) for network in networks]
+        all_logits = networks.students(images)
         all_losses = [cross_entropy(z, labels, self.options.label_smoothing) for z in all_logits]
         logits = [z[:num] for z in all_logits]
         losses = [loss[:num] for loss in all_losses]

@@ -23,7 +23,7 @@ estimates the noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -37,7 +37,7 @@ from thresher.losses import soft_cross_entropy
 from thresher.methods.base import History, Task, basic_columns, record_basics
 from thresher.methods.belief import belief_columns, to_dense, to_sparse
 from thresher.methods.noise_matrix import estimate_noise_matrix, posterior, sharpen
-from thresher.types import Batch, Column, Judgement, Network, Progress, Rows, StepResult, View
+from thresher.types import Batch, Column, Judgement, Networks, Progress, Rows, StepResult, View
 
 ROUND_SHARES = (16 / 60, 16 / 60, 28 / 60)
 """Two short rounds to learn whom to believe, a long one to learn from it."""
@@ -92,7 +92,7 @@ class MutualCalibration:
         return {**columns, "record_weight": torch.zeros_like(columns["trust"][:, 0])}
 
     def step(
-        self, networks: Sequence[Network], batch: Batch, history: Rows, progress: Progress
+        self, networks: Networks, batch: Batch, history: Rows, progress: Progress
     ) -> StepResult:
         """Cross-entropy of both views to each network's calibrated targets, equation (5)."""
         weak, strong = batch.views
@@ -105,8 +105,7 @@ class MutualCalibration:
             clean_targets = F.one_hot(batch.clean.labels, self.num_classes).float()
         stacked = torch.cat(images).contiguous(memory_format=torch.channels_last)
         loss_sums, weight_sums, probs, losses = [], [], [], []
-        for network, target in zip(networks, targets, strict=True):
-            logits = network.student(stacked)
+        for logits, target in zip(networks.students(stacked), targets, strict=True):
             of_weak, of_strong = logits[: len(weak)], logits[len(weak) : 2 * len(weak)]
             smooth = self._smoothed(target)
             loss = (soft_cross_entropy(of_weak, smooth) + soft_cross_entropy(of_strong, smooth)) / 2
@@ -151,16 +150,14 @@ class MutualCalibration:
     def _is_recording(self, progress: Progress) -> bool:
         return progress.round_epoch + 1 > (1 - self.options.record_share) * progress.round_epochs
 
-    def _record(
-        self, networks: Sequence[Network], weak: Tensor, history: Rows
-    ) -> dict[str, Tensor]:
+    def _record(self, networks: Networks, weak: Tensor, history: Rows) -> dict[str, Tensor]:
         """Fold the teachers' predictions into the running means, without a bias to the start."""
         before = history["record_weight"] * self.options.momentum
         keep = (before / (before + 1))[:, None]
         records = {"record_weight": before + 1}
-        for index, network in enumerate(networks, start=1):
+        for index, logits in enumerate(networks.teachers(weak), start=1):
             old = self._recorded(history, index)
-            mean = old * keep + network.teacher(weak).softmax(dim=1) * (1 - keep)
+            mean = old * keep + logits.softmax(dim=1) * (1 - keep)
             records[f"record_{index}_class"], records[f"record_{index}_prob"] = to_sparse(mean)
         return records
 

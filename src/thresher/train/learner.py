@@ -41,7 +41,7 @@ class Learner:
         self._averaged = _float_pairs(self.ema, self.module)
         self._copied = _other_pairs(self.ema, self.module)
         self._updates = 0
-        self.network = Network(student=self._student, teacher=self._teacher, module=module)
+        self.network = Network(student=self._student, teacher=self._teacher)
 
     def apply(self, loss: Tensor, lr: float) -> None:
         """One step down the loss, then let the teacher follow."""

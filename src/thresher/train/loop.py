@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from thresher.config import ResolvedConfig
 from thresher.dist.runtime import Runtime
@@ -23,7 +24,8 @@ from thresher.train.interrupt import Interrupted, StopRequest
 from thresher.train.learner import Learner, MakeLearner
 from thresher.train.meter import EpochMetrics, Meter
 from thresher.train.schedule import triangle
-from thresher.types import Progress
+from thresher.train.together import Together
+from thresher.types import Networks, Progress
 
 CLOCK_EVERY = 50
 """Steps between two looks at the clock and, on a GPU, at the losses' finiteness."""
@@ -80,6 +82,7 @@ class Loop:
         self._identity = identity
         self._listener = listener
         self._meter = Meter(method.networks, runtime.device)
+        self._together = Together(method.networks, runtime)
         self._saved_at = time.monotonic()
 
     def run(self, resume: bool) -> None:
@@ -90,7 +93,7 @@ class Loop:
             Interrupted: asked to stop; a checkpoint was saved first.
         """
         epoch, step = self._restore() if resume else (0, 0)
-        with StopRequest() as stop:
+        with StopRequest() as stop, self._together:
             for current in range(epoch, self.config.epochs):
                 self._train_epoch(current, step, stop)
                 step = 0
@@ -111,11 +114,13 @@ class Loop:
                     for index in range(self.method.networks)
                 ]
             self.ledger.overwrite(self.method.begin_epoch(self.history, progress))
+        self._together.allow(learner.module for learner in self.learners)
+        networks = Networks(tuple(learner.network for learner in self.learners), self._together.map)
         self._meter.resume_clock(self.feed.loader.wait_seconds)
         for step, (batch, positions) in enumerate(self.feed.epoch(epoch, start), start):
             progress = self._progress(epoch, step)
             result = self.method.step(
-                [learner.network for learner in self.learners],
+                networks,
                 batch,
                 self.ledger.rows(positions),
                 progress,
@@ -124,12 +129,7 @@ class Loop:
             if self.runtime.device.type == "cpu" or step % CLOCK_EVERY == 0:
                 self._refuse_non_finite(progress)
             totals = self.runtime.sum(torch.stack([w.detach() for w in result.weight_sums]))
-            for learner, loss_sum, total in zip(
-                self.learners, result.loss_sums, totals, strict=True
-            ):
-                # Gradients are averaged over ranks, so the mean over all weights needs the factor.
-                mean = loss_sum * self.runtime.world_size / total.clamp(min=1.0)
-                learner.apply(mean, self._learning_rate(progress))
+            self._apply(result.loss_sums, totals, self._learning_rate(progress))
             self.ledger.update(positions, batch.valid, result.records)
             self._listener.on_step(progress, self._meter)
             if step + 1 < steps and (
@@ -141,6 +141,17 @@ class Loop:
                     raise Interrupted(stop.signal)
         self._refuse_non_finite(progress)
         self._finish_epoch(progress)
+
+    def _apply(self, loss_sums: Sequence[Tensor], weight_totals: Tensor, lr: float) -> None:
+        """One step of every network down its mean loss over the global weight."""
+        # Gradients are averaged over ranks, so the mean over all weights needs the factor.
+        scales = self.runtime.world_size / weight_totals.clamp(min=1.0)
+        losses = [loss * scale for loss, scale in zip(loss_sums, scales, strict=True)]
+
+        def apply(index: int) -> None:
+            self.learners[index].apply(losses[index], lr)
+
+        self._together.map(apply, range(len(self.learners)))
 
     def _finish_epoch(self, progress: Progress) -> None:
         timing = self._meter.stop_clock(self.feed.loader.wait_seconds)
