@@ -33,9 +33,9 @@ CLOCK_EVERY = 50
 
 @dataclass(frozen=True)
 class Listener:
-    """Who hears how the run goes."""
+    """Who hears how the run goes; what a step came to is worked out only if asked for."""
 
-    on_step: Callable[[Progress, Meter], None]
+    on_step: Callable[[Progress, Callable[[Progress], EpochMetrics]], None]
     on_epoch: Callable[[EpochMetrics], None]
 
 
@@ -131,7 +131,7 @@ class Loop:
             totals = self.runtime.sum(torch.stack([w.detach() for w in result.weight_sums]))
             self._apply(result.loss_sums, totals, self._learning_rate(progress))
             self.ledger.update(positions, batch.valid, result.records)
-            self._listener.on_step(progress, self._meter)
+            self._listener.on_step(progress, self._metrics_so_far)
             if step + 1 < steps and (
                 stop.requested or (step % CLOCK_EVERY == 0 and self._save_is_due())
             ):
@@ -162,6 +162,12 @@ class Loop:
         self._listener.on_epoch(
             self._meter.summary(progress, timing, totals, score, self._learning_rate(progress))
         )
+
+    def _metrics_so_far(self, progress: Progress) -> EpochMetrics:
+        """This rank's epoch until now; waits for the device."""
+        timing = self._meter.so_far(self.feed.loader.wait_seconds)
+        rate = self._learning_rate(progress)
+        return self._meter.summary(progress, timing, self._meter.sums, None, rate)
 
     def _progress(self, epoch: int, step: int) -> Progress:
         rounds = self.method.rounds

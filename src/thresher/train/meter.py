@@ -81,14 +81,16 @@ class Meter:
 
     def stop_clock(self, waited: float) -> Timing:
         """Stop timing and return what this epoch took, also before an interruption."""
-        self._seconds += time.perf_counter() - self._started
-        self._waited += waited - self._waited_before
-        return Timing(self._seconds, self._waited)
+        timing = self.so_far(waited)
+        self._seconds, self._waited = timing.seconds, timing.waiting
+        return timing
 
-    @property
-    def seconds_so_far(self) -> float:
-        """Seconds of this epoch until now."""
-        return self._seconds + time.perf_counter() - self._started
+    def so_far(self, waited: float) -> Timing:
+        """What this epoch took until now; ``waited`` is the loader's counter."""
+        return Timing(
+            self._seconds + time.perf_counter() - self._started,
+            self._waited + waited - self._waited_before,
+        )
 
     def summary(
         self, progress: Progress, timing: Timing, totals: Tensor, score: Score | None, lr: float

@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from thresher.train.meter import EpochMetrics, Meter
+from thresher.train.meter import EpochMetrics
 from thresher.types import Progress as Position
 
 _REFRESH_SECONDS = 0.2
@@ -42,6 +42,7 @@ class Display:
         self._task = self._bar.add_task("", total=steps, text="")
         self._shown = self._printed = 0.0
         self._epoch_seconds: list[float] = []
+        self._accuracy: float | None = None
 
     def __enter__(self) -> Display:
         self._bar.start()
@@ -55,25 +56,25 @@ class Display:
     ) -> None:
         self._bar.stop()
 
-    def on_step(self, position: Position, meter: Meter) -> None:
+    def on_step(self, position: Position, metrics: Callable[[Position], EpochMetrics]) -> None:
         """Move the bar, a few times a second."""
         now = time.monotonic()
         if self._bar.disable or now - self._shown < _REFRESH_SECONDS:
             return
         self._shown = now
         done = position.step - position.epoch * self._steps + 1
-        rate = meter.sums[-1].item() / max(meter.seconds_so_far, 1e-9)
-        left = self._time_left(position.epochs - position.epoch, done / self._steps, meter)
         self._bar.update(
             self._task,
             completed=done,
             description=f"epoch {position.epoch + 1}/{position.epochs}",
-            text=f"{rate:,.0f} images/s  {left}",
+            text=self.figures(metrics(position), done / self._steps),
         )
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        """Print the epoch; in plain output, not more often than every few seconds."""
+        """Print the epoch; where epochs are short, not more often than every few seconds."""
         self._epoch_seconds.append(metrics.seconds)
+        if metrics.accuracy is not None:
+            self._accuracy = metrics.accuracy
         now = time.monotonic()
         last = metrics.epoch == metrics.epochs
         if not self._active or not (
@@ -81,30 +82,25 @@ class Display:
         ):
             return
         self._printed = now
-        self._console.print(self.line(metrics), highlight=False, soft_wrap=True)
+        line = f"epoch {metrics.epoch:>3}/{metrics.epochs}  {self.figures(metrics)}"
+        self._console.print(line, highlight=False, soft_wrap=True)
 
-    def line(self, metrics: EpochMetrics) -> str:
-        """An epoch in one line."""
-        accuracy = (
-            ""
-            if metrics.accuracy is None
-            else f"  accuracy {metrics.accuracy:.1%} ({self._measured_on})"
-        )
-        left = (
-            sum(self._epoch_seconds) / len(self._epoch_seconds) * (metrics.epochs - metrics.epoch)
-        )
-        return (
-            f"epoch {metrics.epoch:>3}/{metrics.epochs}"
-            f"  loss {' '.join(f'{loss:.3f}' for loss in metrics.loss)}"
-            f"  kept {metrics.kept_share:.0%}"
-            f"  {metrics.images_per_second:,.0f} images/s"
-            f"  waiting for data {metrics.data_wait_share:.0%}"
-            f"  {duration(left)} left{accuracy}"
-        )
-
-    def _time_left(self, epochs: int, done: float, meter: Meter) -> str:
-        past = self._epoch_seconds or [meter.seconds_so_far / max(done, 1e-9)]
-        return duration(sum(past) / len(past) * (epochs - done)) + " left"
+    def figures(self, metrics: EpochMetrics, done: float = 1.0) -> str:
+        """An epoch, or the share of it that is done, in one line."""
+        past = self._epoch_seconds or [metrics.seconds / done]
+        left = sum(past) / len(past) * (metrics.epochs - metrics.epoch + 1 - done)
+        parts = [
+            f"loss {' '.join(f'{loss:.3f}' for loss in metrics.loss)}",
+            f"kept {metrics.kept_share:.0%}",
+            f"{metrics.images_per_second:,.0f} images/s",
+            f"waiting for data {metrics.data_wait_share:.0%}",
+            f"{duration(left)} left",
+        ]
+        if metrics.accuracy is not None:
+            parts.append(f"accuracy {metrics.accuracy:.1%} ({self._measured_on})")
+        elif self._accuracy is not None:
+            parts.append(f"last accuracy {self._accuracy:.1%}")
+        return "  ".join(parts)
 
 
 def duration(seconds: float) -> str:
@@ -115,6 +111,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-Say = Callable[[str], None]

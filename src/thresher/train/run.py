@@ -30,7 +30,6 @@ from thresher.train.meter import EpochMetrics
 from thresher.train.progress import Display
 from thresher.train.resolve import Facts, accelerator_of, resolve
 from thresher.train.run_dir import RunDir
-from thresher.types import Progress
 
 _MAY_DIFFER_ON_RESUME = {
     "threads",
@@ -120,9 +119,6 @@ def train(
             events.add_epoch(metrics)
             display.on_epoch(metrics)
 
-    def on_step(progress: Progress, meter: Any) -> None:
-        display.on_step(progress, meter)
-
     loop = Loop(
         resolved,
         runtime,
@@ -133,7 +129,7 @@ def train(
         measure,
         run.checkpoints,
         {"classes": list(classes), "method": resolved.method, "model": resolved.model},
-        Listener(on_step, on_epoch),
+        Listener(display.on_step, on_epoch),
     )
     try:
         with display:
