@@ -29,7 +29,9 @@ Framing = Literal["whole", "centre", "random_crop"]
 
 CROP_STREAM = 0
 _PREFETCH = 3
-_IMAGES_PER_TASK = 8
+_MOST_PER_TASK = 32
+_TASKS_PER_THREAD = 4
+"""Of one batch: few, since every task costs a turn of the interpreter; enough to share evenly."""
 _CPU = torch.device("cpu")
 
 
@@ -119,7 +121,8 @@ class Loader:
         self._device = (
             DeviceStore(len(self.ids), side, device) if self.cache.place == "device" else None
         )
-        self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode")
+        self._threads = max(1, threads)
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -181,9 +184,11 @@ class Loader:
         if all_kept and (draws is None or self._device is not None):
             job.tasks.append(self._pool.submit(self._take_kept, job))
         else:
+            share = len(places) // (self._threads * _TASKS_PER_THREAD)
+            step = min(_MOST_PER_TASK, max(1, share))
             job.tasks.extend(
-                self._pool.submit(self._make_part, job, slice(at, at + _IMAGES_PER_TASK))
-                for at in range(0, len(places), _IMAGES_PER_TASK)
+                self._pool.submit(self._make_part, job, slice(at, at + step))
+                for at in range(0, len(places), step)
             )
         return job
 
