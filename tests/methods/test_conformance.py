@@ -8,6 +8,7 @@ import inspect
 import pytest
 import torch
 
+from thresher.errors import UserError
 from thresher.ledger.history import LedgerHistory
 from thresher.ledger.ledger import Ledger
 from thresher.methods import all_methods
@@ -162,6 +163,21 @@ def test_judgement_is_in_range_and_same_for_any_number_of_ranks(name: str) -> No
     torch.testing.assert_close(
         judgement.clean_probability, doubled.clean_probability, atol=0.05, rtol=0
     )
+
+
+BAD_OPTIONS = [
+    ("ce", {"networks": 0}), ("ce", {"label_smoothing": 2.0}), ("mct", {"label_smoothing": 1.5}),
+    ("mct", {"record_share": 0.0}), ("mct", {"sharpen": 0.0}), ("mct", {"em_steps": 0}),
+    ("mct", {"momentum": 1.0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), BAD_OPTIONS)
+def test_options_out_of_range_are_refused(name: str, options: dict[str, float]) -> None:
+    kind = all_methods()[name]
+    flag = next(iter(options)).replace("_", "-")
+    with pytest.raises(UserError, match=rf"--{name}\.{flag} is .*; it must lie between"):
+        kind(kind.Options(**options), Task(CLASSES, SAMPLES, EPOCHS, False))
 
 
 @pytest.mark.parametrize("name", NAMES)

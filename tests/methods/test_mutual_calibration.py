@@ -43,6 +43,7 @@ def recorded(first: torch.Tensor, second: torch.Tensor, labels: list[int]) -> tu
     for index, probs in enumerate((first, second), start=1):
         classes, values = to_sparse(probs)
         ledger.overwrite({f"record_{index}_class": classes, f"record_{index}_prob": values})
+    ledger.overwrite({"record_weight": torch.ones(len(labels))})
     return method, ledger, LedgerHistory(ledger, lambda values: values)
 
 
@@ -51,7 +52,11 @@ def test_noise_matrix_counts_what_sure_predictions_say() -> None:
     probs = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     _, _, history = recorded(probs, probs, [0, 0, 1, 1])
     matrix = estimate_noise_matrix(
-        history, lambda rows: to_dense(rows["record_1_class"], rows["record_1_prob"], 2), 2, steps=5
+        history,
+        lambda rows: to_dense(rows["record_1_class"], rows["record_1_prob"], 2),
+        lambda rows: rows["record_weight"] > 0,
+        2,
+        steps=5,
     )
     # Row 0: counts (2, 1) and half a count each; row 1: counts (0, 1) and half a count each.
     expected = torch.tensor([[2.5 / 4, 1.5 / 4], [0.5 / 2, 1.5 / 2]])
@@ -71,6 +76,16 @@ def test_each_networks_labels_are_judged_by_the_other() -> None:
     assert trust[0, 1] < 0.05, "the peer of network 2 does not"
     assert (trust[1:] > 0.95).all()
     assert (columns["record_weight"] == 0).all(), "a round records afresh"
+
+
+def test_samples_never_recorded_do_not_count_for_the_noise_matrix() -> None:
+    probs = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    method, ledger, history = recorded(probs, probs, [0, 1, 1])
+    ledger.overwrite({"record_weight": torch.tensor([1.0, 1.0, 0.0])})
+    matrix = method._noise_matrices(history)[0]
+    # One count of its own in each row and half a count spread over each label.
+    expected = torch.tensor([[1.5, 0.5], [0.5, 1.5]]) / 2
+    torch.testing.assert_close(matrix, expected, atol=1e-3, rtol=0)
 
 
 def test_nothing_is_judged_within_a_round_or_in_the_first() -> None:

@@ -38,6 +38,8 @@ def run(words: Sequence[str]) -> int:
     if len(images.ids) == 0:
         raise UserError(f"{given['data']} has no labelled image that can be used.")
     score = predictor.score(images)
+    if score.accuracy is None:
+        raise UserError(f"None of the {len(images.ids):,} images of {given['data']} can be read.")
 
     console = Console()
     table = Table("class", "images", "right", "accuracy", box=None)

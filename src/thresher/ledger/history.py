@@ -9,8 +9,6 @@ from torch import Tensor
 from thresher.ledger.ledger import Ledger
 from thresher.types import Rows
 
-_CHUNK = 65_536
-
 
 class LedgerHistory:
     """Gives a method global quantities without giving it ranks.
@@ -29,11 +27,11 @@ class LedgerHistory:
         """int64[n], given labels of this rank's samples."""
         return self._ledger.labels
 
-    def chunks(self) -> Iterator[tuple[Rows, Tensor]]:
-        """All samples in order, (columns, labels) of some thousands at a time."""
+    def chunks(self, size: int) -> Iterator[tuple[Rows, Tensor]]:
+        """All samples in order, (columns, labels) of at most ``size`` at a time."""
         columns = self._ledger.columns
-        for start in range(0, len(self._ledger), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for start in range(0, len(self._ledger), size):
+            part = slice(start, start + size)
             yield {name: values[part] for name, values in columns.items()}, self.labels[part]
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from thresher.errors import UserError
 from thresher.types import Batch, Column, Judgement, Networks, Progress, Rows, StepResult, View
 
 
@@ -70,11 +71,26 @@ class History(Protocol):
     def labels(self) -> Tensor:
         """int64[n], given labels."""
 
-    def chunks(self) -> Iterator[tuple[Rows, Tensor]]:
-        """All samples in order, (columns, labels) of some thousands at a time."""
+    def chunks(self, size: int) -> Iterator[tuple[Rows, Tensor]]:
+        """All samples in order, (columns, labels) of at most ``size`` at a time."""
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Add up what each rank found in its samples; the same result on every rank."""
+
+
+def chunk_size(num_classes: int) -> int:
+    """Samples whose distributions over all classes fit into some tens of megabytes."""
+    return max(1024, 2**23 // num_classes)
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a method's option outside ``low`` to ``high``.
+
+    Raises:
+        UserError: it is outside.
+    """
+    if not low <= value <= high:
+        raise UserError(f"--{name} is {value:g}; it must lie between {low:g} and {high:g}.")
 
 
 def basic_columns(networks: int) -> tuple[Column, ...]:

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from thresher.config import option
 from thresher.losses import cross_entropy
-from thresher.methods.base import History, Task, basic_columns, join, record_basics
+from thresher.methods.base import (
+    History,
+    Task,
+    basic_columns,
+    check_range,
+    chunk_size,
+    join,
+    record_basics,
+)
 from thresher.methods.belief import belief_columns, blend, to_dense, to_sparse
 from thresher.types import Batch, Column, Judgement, Networks, Progress, Rows, StepResult, View
 
@@ -33,6 +41,8 @@ class CrossEntropy:
     predicts_with_teacher = False
 
     def __init__(self, options: CrossEntropyOptions, task: Task) -> None:
+        check_range("ce.networks", options.networks, 1, 16)
+        check_range("ce.label-smoothing", options.label_smoothing, 0, 1)
         self.options = options
         self.networks = options.networks
         self.num_classes = task.num_classes
@@ -78,7 +88,10 @@ class CrossEntropy:
 
     def judge(self, history: History) -> Judgement:
         """Compare the mean probability of the given label with that of its strongest rival."""
-        return join(self._judge(rows, labels) for rows, labels in history.chunks())
+        return join(
+            self._judge(rows, labels)
+            for rows, labels in history.chunks(chunk_size(self.num_classes))
+        )
 
     def _judge(self, rows: Rows, labels: Tensor) -> Judgement:
         belief = to_dense(rows["belief_class"], rows["belief_prob"], self.num_classes)

@@ -34,7 +34,15 @@ from torch import Tensor
 from thresher.config import option
 from thresher.errors import UserError
 from thresher.losses import soft_cross_entropy
-from thresher.methods.base import History, Task, basic_columns, record_basics
+from thresher.methods.base import (
+    History,
+    Task,
+    basic_columns,
+    check_range,
+    chunk_size,
+    join,
+    record_basics,
+)
 from thresher.methods.belief import belief_columns, to_dense, to_sparse
 from thresher.methods.noise_matrix import estimate_noise_matrix, posterior, sharpen
 from thresher.types import Batch, Column, Judgement, Networks, Progress, Rows, StepResult, View
@@ -71,6 +79,11 @@ class MutualCalibration:
     predicts_with_teacher = False
 
     def __init__(self, options: MutualCalibrationOptions, task: Task) -> None:
+        check_range("mct.sharpen", options.sharpen, 0.1, 20)
+        check_range("mct.label-smoothing", options.label_smoothing, 0, 0.9)
+        check_range("mct.record-share", options.record_share, 0.05, 1)
+        check_range("mct.momentum", options.momentum, 0, 0.999)
+        check_range("mct.em-steps", options.em_steps, 1, 1000)
         self.options = options
         self.num_classes = task.num_classes
         self.rounds = split_into_rounds(task, options.rounds)
@@ -87,7 +100,12 @@ class MutualCalibration:
         """Between rounds, let each network's labels be judged by the other's record."""
         if progress.round == 0 or progress.round_epoch > 0:
             return {}
-        columns = self._calibrate(history)
+        matrices = self._noise_matrices(history)
+        parts = [
+            self._calibrate(rows, labels, matrices)
+            for rows, labels in history.chunks(chunk_size(self.num_classes))
+        ]
+        columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         # The coming round records afresh: what a network saw under worse labels is not averaged in.
         return {**columns, "record_weight": torch.zeros_like(columns["trust"][:, 0])}
 
@@ -128,9 +146,14 @@ class MutualCalibration:
 
     def judge(self, history: History) -> Judgement:
         """Posterior of the given label by both networks; the best label of their mean target."""
-        columns = self._calibrate(history)
-        mean_target = torch.stack(self._targets(columns, history.labels)).mean(dim=0)
-        top = mean_target.max(dim=1)
+        matrices = self._noise_matrices(history)
+        return join(
+            self._judge(self._calibrate(rows, labels, matrices), labels)
+            for rows, labels in history.chunks(chunk_size(self.num_classes))
+        )
+
+    def _judge(self, columns: Rows, labels: Tensor) -> Judgement:
+        top = torch.stack(self._targets(columns, labels)).mean(dim=0).max(dim=1)
         return Judgement(
             clean_probability=columns["trust"].mean(dim=1),
             suggested=top.indices,
@@ -166,36 +189,36 @@ class MutualCalibration:
             rows[f"record_{index}_class"], rows[f"record_{index}_prob"], self.num_classes
         )
 
-    def _calibrate(self, history: History) -> dict[str, Tensor]:
-        """Equations (1) to (3): ``trust`` float[n, 2] and the sparse ``guess`` of every sample."""
-        power = self.options.sharpen
-        trust = []
-        for peer in (2, 1):
-            matrix = estimate_noise_matrix(
+    def _noise_matrices(self, history: History) -> tuple[Tensor, Tensor]:
+        """Equation (1) from the record of each network."""
+        first, second = (
+            estimate_noise_matrix(
                 history,
-                lambda rows, peer=peer: sharpen(self._recorded(rows, peer), power),  # type: ignore[misc]
+                lambda rows, index=index: self._prior(rows, index),  # type: ignore[misc]
+                lambda rows: rows["record_weight"] > 0,
                 self.num_classes,
                 self.options.em_steps,
             )
-            trust.append(
-                torch.cat(
-                    [
-                        posterior(
-                            sharpen(self._recorded(rows, peer), power), labels, matrix
-                        ).gather(1, labels[:, None])[:, 0]
-                        for rows, labels in history.chunks()
-                    ]
-                )
-            )
-        guesses = [
-            to_sparse(sharpen((self._recorded(rows, 1) + self._recorded(rows, 2)) / 2, power))
-            for rows, _ in history.chunks()
+            for index in (1, 2)
+        )
+        return first, second
+
+    def _prior(self, rows: Rows, index: int) -> Tensor:
+        return sharpen(self._recorded(rows, index), self.options.sharpen)
+
+    def _calibrate(
+        self, rows: Rows, labels: Tensor, matrices: tuple[Tensor, Tensor]
+    ) -> dict[str, Tensor]:
+        """Equations (2) and (3): ``trust`` float[n, 2] and the sparse ``guess``."""
+        trust = [
+            posterior(self._prior(rows, peer), labels, matrices[peer - 1]).gather(
+                1, labels[:, None]
+            )[:, 0]
+            for peer in (2, 1)
         ]
-        return {
-            "trust": torch.stack(trust, dim=1),
-            "guess_class": torch.cat([classes for classes, _ in guesses]),
-            "guess_prob": torch.cat([probs for _, probs in guesses]),
-        }
+        mean = (self._recorded(rows, 1) + self._recorded(rows, 2)) / 2
+        classes, probs = to_sparse(sharpen(mean, self.options.sharpen))
+        return {"trust": torch.stack(trust, dim=1), "guess_class": classes, "guess_prob": probs}
 
 
 def split_into_rounds(task: Task, wanted: int | None) -> tuple[int, ...]:

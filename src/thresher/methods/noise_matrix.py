@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from thresher.methods.base import History
+from thresher.methods.base import History, chunk_size
 from thresher.types import Rows
 
 _TINY = 1e-6
@@ -21,8 +20,7 @@ _TINY = 1e-6
 
 def sharpen(probs: Tensor, power: float) -> Tensor:
     """probs^power, normalised again; float[B, C]. A row of zeros becomes uniform."""
-    raised = probs.clamp(min=_TINY) ** power
-    return raised / raised.sum(dim=1, keepdim=True)
+    return torch.softmax(power * probs.clamp(min=_TINY).log(), dim=1)
 
 
 def posterior(prior: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
@@ -38,7 +36,11 @@ def posterior(prior: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
 
 
 def estimate_noise_matrix(
-    history: History, prior_of: Callable[[Rows], Tensor], num_classes: int, steps: int
+    history: History,
+    prior_of: Callable[[Rows], Tensor],
+    counts_of: Callable[[Rows], Tensor],
+    num_classes: int,
+    steps: int,
 ) -> Tensor:
     """EM from the predictions themselves; float[C, C], rows sum to 1.
 
@@ -47,15 +49,16 @@ def estimate_noise_matrix(
     Args:
         history: all samples.
         prior_of: rows to float[n, C], what the network thinks without the label.
+        counts_of: rows to bool[n], false for samples of which nothing was recorded.
         num_classes: C.
         steps: of EM.
     """
     matrix = torch.full((num_classes, num_classes), 1 / num_classes, device=history.labels.device)
     for _ in range(steps):
         counts = torch.zeros_like(matrix)
-        for rows, labels in history.chunks():
-            given = F.one_hot(labels, num_classes).float()
-            counts += posterior(prior_of(rows), labels, matrix).T @ given
+        for rows, labels in history.chunks(chunk_size(num_classes)):
+            expected = posterior(prior_of(rows), labels, matrix) * counts_of(rows)[:, None]
+            counts.index_add_(1, labels, expected.T)
         counts = history.sum_over_ranks(counts) + 1 / num_classes
         matrix = counts / counts.sum(dim=1, keepdim=True)
     return matrix

@@ -17,7 +17,9 @@ from thresher.sources.read import Reader
 
 MOST_HELD_OUT = 10_000
 """Enough to tell accuracies half a point apart; the rest is better used for training."""
+NOTHING = "nothing"
 _HOLD_OUT_STREAM = 1
+_LOT_STREAM = 2
 
 
 @dataclass(frozen=True)
@@ -79,36 +81,64 @@ def open_training_data(config: TrainConfig) -> TrainData:
     """
     if not config.data:
         raise UserError("Name the training images: thresher train DATA. See thresher train --help.")
-    whole = open_images(config.data, config, None)
-    unreadable = require_readable_classes(whole.manifest, whole.reader)
+    whole = _without_unreadable_classes(open_images(config.data, config, None))
     sizes = probe(whole.manifest, whole.reader, seed=config.seed)
-    manifest = whole.manifest.with_states({**unreadable, **sizes.unreadable})
+    if len(sizes.sizes) == 0:
+        some = next(iter(sizes.unreadable.values()))
+        raise UserError(
+            f"None of {len(sizes.unreadable)} images of {config.data} tried can be read, the first:"
+            f" {some}. See what is wrong with: thresher scan {config.data}"
+        )
+    manifest = whole.manifest.with_states(sizes.unreadable)
     whole = ImageSet(manifest, whole.reader, np.flatnonzero(manifest.usable))
-    classes = manifest.classes
-    train, measure, measured_on = whole, None, "nothing"
+    train, measure, measured_on = whole, None, NOTHING
     if config.val is not None:
-        measure, measured_on = open_images(config.val, config, classes), "validation labels"
+        measure, measured_on = (
+            _open_labelled(config.val, config, manifest.classes),
+            "validation labels",
+        )
     elif config.val_share > 0:
         train, measure = _hold_out(whole, config.val_share, config.seed)
         measured_on = "noisy held-out labels"
+    if measure is not None and len(measure.ids) == 0:
+        measure, measured_on = None, NOTHING
     return TrainData(
         train=train,
         measure=measure,
         measured_on=measured_on,
-        clean=open_images(config.clean, config, classes) if config.clean else None,
+        clean=_open_labelled(config.clean, config, manifest.classes) if config.clean else None,
         median_side=int(np.median(sizes.sizes.min(axis=1))),
     )
 
 
+def _open_labelled(data: str, config: TrainConfig, classes: tuple[str, ...]) -> ImageSet:
+    """Images with labels of training's classes, at least one of each class present readable."""
+    images = _without_unreadable_classes(open_images(data, config, classes))
+    if len(images.ids) == 0:
+        raise UserError(f"{data} has no labelled image that can be used.")
+    return images
+
+
+def _without_unreadable_classes(images: ImageSet) -> ImageSet:
+    manifest = images.manifest.with_states(require_readable_classes(images.manifest, images.reader))
+    return ImageSet(manifest, images.reader, np.flatnonzero(manifest.usable))
+
+
 def _hold_out(whole: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Split at random, each class by itself, so that none is lost to either side."""
+    """Split at random, each class by itself; training keeps at least one image of each.
+
+    What a class's share leaves below a whole image is given by lot, so that small classes are
+    measured in proportion too.
+    """
     draws = uniforms(seed, 0, whole.ids, _HOLD_OUT_STREAM, 1)[:, 0]
+    lots = uniforms(seed, 0, np.arange(len(whole.manifest.classes)), _LOT_STREAM, 1)[:, 0]
     share = min(share, MOST_HELD_OUT / len(whole.ids))
     held = np.zeros(len(whole.ids), dtype=bool)
     by_label = np.lexsort((draws, whole.labels))
     bounds = np.searchsorted(whole.labels[by_label], np.arange(len(whole.manifest.classes) + 1))
-    for start, stop in itertools.pairwise(bounds):
-        held[by_label[start : start + round(share * (stop - start))]] = True
+    for lot, (start, stop) in zip(lots, itertools.pairwise(bounds), strict=True):
+        count = min(int(share * (stop - start) + lot), max(0, stop - start - 1))
+        held[by_label[start : start + count]] = True
     return (
         ImageSet(whole.manifest, whole.reader, whole.ids[~held]),
         ImageSet(whole.manifest, whole.reader, whole.ids[held]),

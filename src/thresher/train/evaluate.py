@@ -30,9 +30,10 @@ class Score:
     unreadable: int
 
     @property
-    def accuracy(self) -> float:
-        """Share of right answers, 0 to 1."""
-        return float(self.correct.sum() / max(1, self.total.sum()))
+    def accuracy(self) -> float | None:
+        """Share of right answers, 0 to 1; None if no image could be read."""
+        total = int(self.total.sum())
+        return float(self.correct.sum() / total) if total else None
 
 
 def sequential_plan(num_samples: int, batch_size: int) -> np.ndarray:
