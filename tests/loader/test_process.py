@@ -62,7 +62,8 @@ def test_memory_is_bounded_and_flat_over_twenty_epochs() -> None:
     rss = json.loads(done.stdout)
     assert len(rss) == 20
     assert max(rss) < 1300
-    assert max(rss[10:]) - max(rss[:10]) < 40, rss
+    # The allocator keeps up to four batches of 19 MB; losing one per epoch would come to 190 MB.
+    assert max(rss[10:]) - max(rss[:10]) < 100, rss
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
