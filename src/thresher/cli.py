@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"thresher: {error}", file=sys.stderr)
         return USER_ERROR
+    except KeyboardInterrupt:
+        print("thresher: stopped by Ctrl-C.", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of our output left, as ``head`` does; that is no error.
         sys.stderr.close()

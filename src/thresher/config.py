@@ -53,7 +53,6 @@ class TrainConfig(DataOptions):
     flip: bool = option(True, "Mirror images at random; switch off for text and digits.")
     precision: Precision | None = option(None, "fp32 or bf16 (autocast).")
     accelerator: str = option("auto", "cpu, cuda, mps or auto.")
-    devices: int | None = option(None, "Processes to start on this machine, one per device.")
     threads: int | None = option(None, "Threads that decode images, per process.")
     cache: Cache = option(
         "auto", "Keep decoded images: none, host, device (a GPU), or auto: in memory if they fit."
@@ -78,6 +77,5 @@ class ResolvedConfig(TrainConfig):
     ema_decay: float
     augment: Augment
     precision: Precision
-    devices: int
     threads: int
     eval_every: int

@@ -13,6 +13,11 @@ from jsonargparse import ArgumentParser, Namespace
 
 from thresher.errors import UserError
 
+_BOOLEANS = {
+    "true": "true", "yes": "true", "on": "true", "1": "true",
+    "false": "false", "no": "false", "off": "false", "0": "false",
+}  # fmt: skip
+
 
 class Parser(ArgumentParser):
     """A parser whose complaints are ``UserError`` and name the nearest right option."""
@@ -74,6 +79,9 @@ class Parser(ArgumentParser):
         if kinds and wrong and key:
             words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
             allowed = [words.get(kind, kind) for kind in kinds if kind != "NoneType"]
+            choices = re.search(r"Literal\[(.*?)\]", message)
+            if choices:
+                allowed = re.findall(r"'([^']*)'", choices.group(1))
             flag = key.group(1).replace("_", "-")
             got = wrong.group(1) or wrong.group(2)
             return f"--{flag} takes {' or '.join(allowed)}, not '{got.strip()}'."
@@ -99,6 +107,8 @@ def _with_values(arguments: Sequence[str], switches: set[str]) -> list[str]:
     for index, word in enumerate(arguments):
         out.append(word)
         following = arguments[index + 1] if index + 1 < len(arguments) else "--"
-        if word in switches and following.lower() not in ("true", "false", "yes", "no"):
+        if word in switches and following.lower() not in _BOOLEANS:
             out.append("true")
+        if word in _BOOLEANS and index and arguments[index - 1] in switches:
+            out[-1] = _BOOLEANS[word]
     return out

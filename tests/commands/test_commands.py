@@ -64,7 +64,7 @@ def test_every_option_of_train_is_explained(capsys: pytest.CaptureFixture[str]) 
     text = capsys.readouterr().out
     for option in ("--val", "--clean", "--method", "--ema-decay", "--mct.sharpen", "--ce.networks"):
         assert option in text
-    assert "Keep decoded images in memory" in text
+    assert "Replace the run in --out" in text
 
 
 def test_a_run_leaves_a_report_and_suspects(finished: Path) -> None:
@@ -213,6 +213,11 @@ BAD_INPUT = [
     ("train {data} --resume --out {tmp}/empty", "holds no run"),
     ("train {data} --init-weights {tmp}/none.pth", "There is no weights file"),
     ("train {data} --init-weights {tmp}/notes.txt", "not a weights file"),
+    ("train {data} --precision fp16", "--precision takes fp32 or bf16, not 'fp16'"),
+    ("train {data} --optimizer foo", "Unknown optimizer 'foo'"),
+    ("train {data} --ce.networks 0 --method ce", "--ce.networks is 0; it must lie between"),
+    ("train {data} --flip maybe", "Unknown option 'maybe'"),
+    ("train {data} --model vit_tiny_patch16_224 --image-size 16", "does not take images of 16"),
     ("train {data} --accelerator tpu", "choose cpu, cuda, mps or auto"),
     ("evaluate {tmp}/none {data}", "There is no run at"),
     ("evaluate {tmp}/empty {data}", "is not a run"),

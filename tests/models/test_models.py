@@ -7,7 +7,7 @@ import timm
 import torch
 
 from thresher.errors import UserError
-from thresher.export.weights import write_weights
+from thresher.export.weights import write_timm_config, write_weights
 from thresher.models.factory import check_model_name, create_model, load_weights
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -17,12 +17,13 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 def test_saved_weights_load_back_through_timm(name: str, tmp_path: Path) -> None:
     model = create_model(name, 5).eval()
     classes = ("a", "b", "c", "d", "e")
-    write_weights(
+    write_weights(model, tmp_path / "model.safetensors")
+    write_timm_config(
         model,
-        tmp_path / "model.safetensors",
         tmp_path / "config.json",
         architecture=name,
         image_size=32,
+        crop_share=1.0,
         classes=classes,
     )
     loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
@@ -44,9 +45,7 @@ def test_small_networks_have_the_size_they_claim(name: str, millions: float) -> 
 
 def test_weights_with_another_head_give_the_body(tmp_path: Path) -> None:
     old = create_model("small_cnn", 7)
-    write_weights(
-        old, tmp_path / "m.safetensors", None, architecture="small_cnn", image_size=32, classes=()
-    )
+    write_weights(old, tmp_path / "m.safetensors")
     new = create_model("small_cnn", 10, weights=tmp_path / "m.safetensors")
     torch.testing.assert_close(new.features[0].weight, old.features[0].weight)
     assert new.head.out_features == 10
@@ -56,6 +55,12 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save(create_model("small_cnn", 7).state_dict(), tmp_path / "m.pth")
     with pytest.raises(UserError, match="weights of another network"):
         create_model("small_resnet", 7, weights=tmp_path / "m.pth")
+
+
+def test_a_file_of_something_else_than_weights_is_refused(tmp_path: Path) -> None:
+    torch.save([1, 2, 3], tmp_path / "m.pth")
+    with pytest.raises(UserError, match="not a weights file"):
+        create_model("small_cnn", 7, weights=tmp_path / "m.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all"])
@@ -75,3 +80,5 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 def test_unknown_names_get_the_nearest() -> None:
     with pytest.raises(UserError, match="Did you mean resnet50"):
         check_model_name("resnet_50")
+    with pytest.raises(UserError, match=r"Did you mean resnet18\."):
+        check_model_name("resnet18.a1_in2k")

@@ -70,6 +70,8 @@ def test_every_preset_resolves(preset: object) -> None:
         ({"ema_decay": 1.0}, "--ema-decay is 1.0"),
         ({"warmup_share": 0.0}, "--warmup-share is 0.0"),
         ({"seed": -1}, "--seed is -1"),
+        ({"weight_decay": -1.0}, "--weight-decay is -1.0"),
+        ({"optimizer": "sdg"}, "Unknown optimizer 'sdg'. Did you mean"),
         ({"model": "resnt50"}, "Unknown model 'resnt50'. Did you mean resnet50"),
     ],
 )
@@ -107,6 +109,26 @@ def test_damaged_checkpoints_are_passed_over(tmp_path: Path, damage: str) -> Non
     with pytest.warns(UserWarning, match="000002-000005 is damaged"):
         meta, _ = load_newest(tmp_path)
     assert meta["epoch"] == 1
+
+
+def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path: Path) -> None:
+    for epoch in (8, 10):
+        save_checkpoint(tmp_path, epoch, 0, parts(epoch), {}, keep=2)
+    (tmp_path / "000010-000000" / "state.pt").write_bytes(b"")
+    with pytest.warns(UserWarning, match="000010-000000 is damaged"):
+        assert load_newest(tmp_path)[0]["epoch"] == 8
+    save_checkpoint(tmp_path, 9, 0, parts(9), {}, keep=1)
+    assert load_newest(tmp_path)[0]["epoch"] == 9
+
+
+def test_nothing_whole_is_said_and_not_hidden(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 1, 0, parts(1), {}, keep=2)
+    (tmp_path / "000001-000000" / "meta.json").write_bytes(b"\xff\xfe")
+    with (
+        pytest.warns(UserWarning, match="is damaged"),
+        pytest.raises(UserError, match="None of the 1 checkpoints"),
+    ):
+        load_newest(tmp_path)
 
 
 def test_half_written_checkpoints_do_not_count(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -21,6 +22,7 @@ from thresher.config import TrainConfig
 from thresher.errors import UserError
 from thresher.methods import all_methods
 from thresher.train import loop as loop_module
+from thresher.train.data import open_training_data
 from thresher.train.interrupt import Interrupted
 from thresher.train.run import RunResult, train
 
@@ -147,6 +149,84 @@ def test_resumed_equals_uninterrupted_to_the_bit(
     assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "parts")
     ledgers = [pq.read_table(tmp_path / name / "ledger.parquet") for name in ("whole", "parts")]
     assert ledgers[0].equals(ledgers[1])
+
+
+def test_resuming_a_finished_run_loses_nothing(two_classes: Path, tmp_path: Path) -> None:
+    """Also what only decoding found out, and the figures of the last epoch."""
+    victim = sorted((two_classes / "light").iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:-40])
+    config, out = tiny(two_classes, "ce", val_share=0.3), tmp_path / "run"
+    run(config, out)
+    names = ("ledger.parquet", "manifest.parquet", "metrics.jsonl")
+    before = {name: (out / name).read_bytes() for name in names}
+    summary = json.loads((out / "summary.json").read_text())
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "epoch", "epo')  # as a kill leaves it
+    run(config, out, resume=True)
+    for name, data in before.items():
+        assert (out / name).read_bytes() == data, name
+    again = json.loads((out / "summary.json").read_text())
+    assert {**again, "seconds": 0} == {**summary, "seconds": 0}
+    assert again["accuracy"] is not None
+
+
+def test_resume_refuses_other_method_options(two_classes: Path, tmp_path: Path) -> None:
+    config, out = tiny(two_classes, "ce", epochs=1), tmp_path / "run"
+    run(config, out)
+    with pytest.raises(UserError, match=r"ce\.label_smoothing \(was 0\.0, now 0\.3\)"):
+        train(config, options_of("ce", label_smoothing=0.3), out, console=QUIET, resume=True)
+
+
+@pytest.mark.parametrize("kind", ["val", "clean"])
+def test_measuring_and_clean_images_must_be_readable(
+    kind: str, two_classes: Path, tmp_path: Path
+) -> None:
+    bad = write_classes(tmp_path / "bad", 2)
+    for path in bad.rglob("*.png"):
+        path.write_bytes(b"<html>")
+    with pytest.raises(UserError, match="has no readable image: 2 files"):
+        run(tiny(two_classes, "ce", **{kind: str(bad)}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_takes_no_such_images_is_refused_at_once(
+    two_classes: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="does not take images of 4 x 4 pixels"):
+        run(tiny(two_classes, "ce", image_size=4), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_overwrite_deletes_neither_inputs_nor_strangers(two_classes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    config = tiny(two_classes, "ce", epochs=1)
+    run(config, out)
+    again = tiny(two_classes, "ce", init_weights=str(out / "model.safetensors"))
+    with pytest.raises(UserError, match="--overwrite would delete"):
+        run(again, out, overwrite=True)
+    (out / "my-notes.txt").write_text("keep me")
+    run(config, out, overwrite=True)
+    assert (out / "my-notes.txt").read_text() == "keep me"
+    foreign = tmp_path / "project"
+    foreign.mkdir()
+    (foreign / "config.yaml").write_text("model: mine\n")
+    with pytest.raises(UserError, match="holds no run of Thresher"):
+        run(config, foreign, overwrite=True)
+
+
+def test_small_classes_are_held_out_in_proportion(tmp_path: Path) -> None:
+    """Eight images a class and 5 %: by lot, about one image in twenty over all classes."""
+    picture = Image.new("RGB", (16, 16), "red")
+    for label in range(60):
+        for index in range(8):
+            path = tmp_path / "data" / f"{label:02d}" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+    data = open_training_data(TrainConfig(data=str(tmp_path / "data")))
+    held = 0 if data.measure is None else len(data.measure.ids)
+    assert 10 <= held <= 40  # 24 expected
+    assert np.bincount(data.train.labels, minlength=60).min() >= 1
+    assert held + len(data.train.ids) == 480
 
 
 def test_golden_loss_curve(fashion: Path, tmp_path: Path) -> None:

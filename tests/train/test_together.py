@@ -20,7 +20,7 @@ def four_threads() -> object:
 
 @pytest.fixture
 def runtime() -> Runtime:
-    return Runtime("cpu", 1, "fp32")
+    return Runtime("cpu", "fp32")
 
 
 @pytest.mark.usefixtures("four_threads")

@@ -31,9 +31,9 @@ def run(words: Sequence[str]) -> int:
     out = Path(given["out"]) if given["out"] else None
     if given["resume"] and out is None:
         raise UserError("--resume needs --out: the directory of the run to go on with.")
-    if given["resume"] and out is not None and not (given["DATA"] or given["data"]):
+    if given["resume"] and out is not None:
         run_dir = RunDir(out)
-        run_dir.read_config()
+        run_dir.check(resume=True, overwrite=given["overwrite"])
         given = parser.parse(["--config", str(run_dir.config), *words])
     method = resolve_name(given["method"])
     config = values_of(TrainConfig, given)

@@ -22,7 +22,9 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 T = TypeVar("T")
 _FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {
-    "fp32": "32-true", "bf16": "bf16-mixed"}
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+}
 
 
 class Runtime:
@@ -30,21 +32,27 @@ class Runtime:
 
     Args:
         accelerator: cpu, cuda, mps or auto.
-        devices: processes on this machine.
         precision: of autocast.
 
     Raises:
-        UserError: the accelerator is not there.
+        UserError: the accelerator is not there, or several processes were started.
     """
 
-    def __init__(self, accelerator: str, devices: int, precision: Precision) -> None:
+    def __init__(self, accelerator: str, precision: Precision) -> None:
         if accelerator == "cuda" and not torch.cuda.is_available():
             raise UserError("--accelerator cuda: PyTorch finds no CUDA device on this machine.")
         if accelerator not in ("auto", "cpu", "cuda", "mps"):
             raise UserError(f"--accelerator {accelerator}: choose cpu, cuda, mps or auto.")
+        if accelerator == "mps" and not torch.backends.mps.is_available():
+            raise UserError("--accelerator mps: PyTorch finds no such device on this machine.")
         self._fabric = Fabric(
-            accelerator=accelerator, devices=devices, precision=_FABRIC_PRECISION[precision]
+            accelerator=accelerator, devices=1, precision=_FABRIC_PRECISION[precision]
         )
+        if self._fabric.world_size > 1:
+            raise UserError(
+                f"{self._fabric.world_size} processes were started. This version of Thresher trains"
+                " with one process; start it without torchrun, mpirun or srun."
+            )
         self._fabric.launch()
 
     @property

@@ -12,38 +12,44 @@ from thresher.files import write_atomically
 from thresher.models.factory import data_config
 
 
-def write_weights(
-    model: nn.Module,
-    path: Path,
-    config_path: Path | None,
-    *,
-    architecture: str,
-    image_size: int,
-    classes: tuple[str, ...],
-) -> None:
-    """Write a .safetensors file and, if asked, timm's ``config.json`` beside it.
-
-    Args:
-        model: the network.
-        path: of the weights.
-        config_path: of timm's configuration.
-        architecture: timm's name of the network.
-        image_size: side that it was trained on, in pixels.
-        classes: in the order of the network's outputs.
-    """
+def write_weights(model: nn.Module, path: Path) -> None:
+    """Write a .safetensors file with timm's names."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with write_atomically(path) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
-    if config_path is None:
-        return
+
+
+def write_timm_config(
+    model: nn.Module,
+    path: Path,
+    *,
+    architecture: str,
+    image_size: int,
+    crop_share: float,
+    classes: tuple[str, ...],
+    num_networks: int = 1,
+) -> None:
+    """Write timm's ``config.json``, which belongs beside the weights.
+
+    Args:
+        model: the network.
+        path: where.
+        architecture: timm's name of the network.
+        image_size: side that it was trained on, in pixels.
+        crop_share: share of the side that is cut out of an image to be predicted.
+        classes: in the order of the network's outputs.
+        num_networks: whose predictions are averaged; timm loads the first.
+    """
     normalisation = data_config(architecture)
     body = {
         "architecture": architecture.split(".")[0],
         "num_classes": len(classes),
+        "num_networks": num_networks,
         "label_names": list(classes),
         "pretrained_cfg": {
             "input_size": [3, image_size, image_size],
             "fixed_input_size": False,
+            "crop_pct": crop_share,
             "num_classes": len(classes),
             "mean": list(normalisation["mean"]),
             "std": list(normalisation["std"]),
@@ -51,7 +57,7 @@ def write_weights(
             **_layer_names(model),
         },
     }
-    with write_atomically(config_path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n")
 
 

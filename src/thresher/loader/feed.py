@@ -48,6 +48,12 @@ class Feed:
             batch = self._to_device(host, epoch, next(clean) if clean else None)
             yield batch, torch.from_numpy(host.positions).to(self.device, non_blocking=True)
 
+    def close(self) -> None:
+        """Stop the loaders' threads."""
+        self.loader.close()
+        if self.clean is not None:
+            self.clean.close()
+
     def endless(self, served: int) -> Iterator[Batch]:
         """Batches for ever, as if ``served`` of them had been taken before."""
         epoch, start = divmod(served, self.order.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ def check_model_name(name: str) -> None:
     """
     if not timm.is_model(name.split(".")[0]):
         raise unknown_name("model", name, timm.list_models())
+    if "." in name and not timm.models.is_model_pretrained(name):
+        family = name.split(".")[0]
+        raise unknown_name("model", name, timm.list_models(f"{family}.*", pretrained=True))
 
 
 def create_model(
@@ -64,8 +68,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
         state: dict[str, Any] = load_state_dict(str(path))
     except FileNotFoundError:
         raise UserError(f"There is no weights file {path}.") from None
-    except (SafetensorError, RuntimeError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is not a weights file that can be read: {error}") from None
+    # What timm's loader raises for files that are no archives, no pickles of weights, or no dicts.
+    except (
+        SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError,
+        AttributeError, TypeError,
+    ) as error:  # fmt: skip
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a weights file that can be read: {reason}") from None
     own = model.state_dict()
     head = [
         name
@@ -84,6 +93,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f" ({', '.join(lost[:3])}) and {len(unexpected)} are unknown"
             f" ({', '.join(unexpected[:3])}). Choose its network with --model."
         )
+
+
+def fixed_input_side(name: str) -> int | None:
+    """The side in pixels of a network that takes one size only, or None."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.fixed_input_size:
+        return None
+    return int(config.input_size[-1])
 
 
 def data_config(name: str) -> Mapping[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,6 @@ def build_loader(
         threads=config.threads,
         cache=config.cache,
         device=device,
-        processes=config.devices,
     )
 
 
@@ -152,28 +152,60 @@ def learner_maker(config: ResolvedConfig, num_classes: int, runtime: Runtime) ->
     return make
 
 
+def try_network(learner: Learner, config: ResolvedConfig, runtime: Runtime) -> None:
+    """See that a network takes images of the chosen size.
+
+    Raises:
+        UserError: it does not.
+    """
+    side = config.image_size
+    images = torch.zeros(2, 3, side, side, device=runtime.device)
+    try:
+        learner.predictor(teacher=False)(images)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"{config.model} does not take images of {side} x {side} pixels"
+            f" ({str(error).splitlines()[0]}). Choose another --image-size or --model."
+        ) from None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Accuracy of the averaged prediction on the images set apart for it."""
+
+    loader: Loader
+    augmentation: Augmentation
+    device: torch.device
+    num_classes: int
+    teacher: bool
+
+    def __call__(self, learners: Sequence[Learner]) -> Score:
+        """Count right answers of the networks as they are now."""
+        return score(
+            [learner.predictor(teacher=self.teacher) for learner in learners],
+            self.loader,
+            self.augmentation,
+            self.device,
+            num_classes=self.num_classes,
+            batch_size=min(_EVALUATION_BATCH, len(self.loader)),
+        )
+
+
 def build_measure(
     config: ResolvedConfig, data: TrainData, method: Method, runtime: Runtime
-) -> Callable[[Sequence[Learner]], Score] | None:
-    """Accuracy of the averaged prediction on the images set apart for it."""
+) -> Measure | None:
+    """What measures accuracy, or None where there is nothing to measure on."""
     images = data.measure
     if images is None:
         return None
     framing = evaluation_framing(config.augment)
-    loader = build_loader(images, config, framing, images.ids, runtime.device)
-    augmentation = _augmentation(config)
-
-    def measure(learners: Sequence[Learner]) -> Score:
-        return score(
-            [learner.predictor(teacher=method.predicts_with_teacher) for learner in learners],
-            loader,
-            augmentation,
-            runtime.device,
-            num_classes=len(images.manifest.classes),
-            batch_size=min(_EVALUATION_BATCH, max(1, len(images.ids))),
-        )
-
-    return measure
+    return Measure(
+        loader=build_loader(images, config, framing, images.ids, runtime.device),
+        augmentation=_augmentation(config),
+        device=runtime.device,
+        num_classes=len(images.manifest.classes),
+        teacher=method.predicts_with_teacher,
+    )
 
 
 def evaluation_framing(augment: str) -> Framing:

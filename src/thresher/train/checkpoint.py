@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from thresher.errors import UserError
 from thresher.files import explain_write_errors, sync
 
 FORMAT = 1
@@ -50,38 +51,59 @@ def save_checkpoint(
             meta_path = aside / "meta.json"
             meta_path.write_text(json.dumps(body, indent=1))
             _hash_and_sync(meta_path)
+            sync(aside)
             shutil.rmtree(target, ignore_errors=True)
             aside.rename(target)
             sync(folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    for old in _newest_first(folder)[keep:]:
+    for old in _newest_first(folder)[max(1, keep) :]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 def load_newest(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The newest checkpoint that is whole, as (meta, parts); None if there is none.
+    """The newest checkpoint that is whole, as (meta, parts); None if there never was one.
 
-    A damaged one is passed over with a warning.
+    A damaged one is passed over with a warning and renamed to ``damaged-...``, so that it does not
+    count among the newest again.
+
+    Raises:
+        UserError: there are checkpoints, and none is whole.
     """
+    damaged = 0
     for path in _newest_first(folder):
         try:
-            meta = json.loads((path / "meta.json").read_text())
-            for name, expected in meta["sha256"].items():
-                if _hash_and_sync(path / name) != expected:
-                    raise OSError(f"{name} has changed since it was written")
-            parts = {
-                Path(name).stem: torch.load(path / name, map_location="cpu", weights_only=True)
-                for name in meta["sha256"]
-            }
-        except (OSError, KeyError, json.JSONDecodeError) as error:
+            return _load(path)
+        # What damaged JSON, damaged archives and missing files raise.
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            damaged += 1
             warnings.warn(
                 f"Checkpoint {path} is damaged ({error}); trying the one before.", stacklevel=2
             )
-        else:
-            return meta, parts
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+    if damaged:
+        raise UserError(
+            f"None of the {damaged} checkpoints in {folder} is whole. Start the run anew with"
+            " --overwrite, or with another --out."
+        )
     return None
+
+
+def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    meta = json.loads((path / "meta.json").read_text())
+    if meta["format"] != FORMAT:
+        raise ValueError(f"format {meta['format']}, not {FORMAT}")
+    for name, expected in meta["sha256"].items():
+        if _hash_and_sync(path / name) != expected:
+            raise ValueError(f"{name} has changed since it was written")
+    parts = {
+        Path(name).stem: torch.load(path / name, map_location="cpu", weights_only=True)
+        for name in meta["sha256"]
+    }
+    return meta, parts
 
 
 class _Writer(io.FileIO):
@@ -111,7 +133,7 @@ def _save(value: Any, path: Path) -> None:
 def _newest_first(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted((p for p in folder.iterdir() if not p.name.startswith(".")), reverse=True)
+    return sorted((p for p in folder.iterdir() if p.name[0].isdigit()), reverse=True)
 
 
 def _hash_and_sync(path: Path) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from thresher.config import ResolvedConfig
-from thresher.export.weights import write_weights
+from thresher.export.weights import write_timm_config, write_weights
 from thresher.ledger.ledger import Ledger
 from thresher.ledger.table import write_ledger
+from thresher.loader.canvas import EVALUATION_MARGIN
 from thresher.methods.base import Method
 from thresher.sources.manifest import Manifest
 from thresher.train.learner import Learner
@@ -42,15 +41,20 @@ def write_networks(
     learners: Sequence[Learner],
     classes: tuple[str, ...],
 ) -> None:
-    """Write each network's weights, and beside them what timm needs to load the first."""
+    """Write each network's weights, then what timm and ``Predictor`` need to load them.
+
+    The configuration comes last: where it is, all weights are.
+    """
     for index, learner in enumerate(learners):
-        network = learner.ema if method.predicts_with_teacher else learner.module
-        assert isinstance(network, torch.nn.Module)
         write_weights(
-            network,
-            run.weights(index),
-            run.timm_config if index == 0 else None,
-            architecture=config.model,
-            image_size=config.image_size,
-            classes=classes,
+            learner.ema if method.predicts_with_teacher else learner.module, run.weights(index)
         )
+    write_timm_config(
+        learners[0].module,
+        run.timm_config,
+        architecture=config.model,
+        image_size=config.image_size,
+        crop_share=EVALUATION_MARGIN if config.augment == "photo" else 1.0,
+        classes=classes,
+        num_networks=len(learners),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ CLOCK_EVERY = 50
 class Listener:
     """Who hears how the run goes; what a step came to is worked out only if asked for."""
 
+    on_start: Callable[[int], None]
     on_step: Callable[[Progress, Callable[[Progress], EpochMetrics]], None]
     on_epoch: Callable[[EpochMetrics], None]
 
@@ -76,6 +78,7 @@ class Loop:
         self.ledger = ledger
         self.history = LedgerHistory(ledger, runtime.sum)
         self.learners: list[Learner] = []
+        self.last: EpochMetrics | None = None
         self._make_learner = make_learner
         self._measure = measure
         self._checkpoints = checkpoints
@@ -93,6 +96,7 @@ class Loop:
             Interrupted: asked to stop; a checkpoint was saved first.
         """
         epoch, step = self._restore() if resume else (0, 0)
+        self._listener.on_start(epoch)
         with StopRequest() as stop, self._together:
             for current in range(epoch, self.config.epochs):
                 self._train_epoch(current, step, stop)
@@ -159,9 +163,9 @@ class Loop:
         due = done % self.config.eval_every == 0 or done == self.config.epochs
         score = self._measure(self.learners) if due and self._measure else None
         totals = self.runtime.sum(self._meter.sums)
-        self._listener.on_epoch(
-            self._meter.summary(progress, timing, totals, score, self._learning_rate(progress))
-        )
+        rate = self._learning_rate(progress)
+        self.last = self._meter.summary(progress, timing, totals, score, rate)
+        self._listener.on_epoch(self.last)
 
     def _metrics_so_far(self, progress: Progress) -> EpochMetrics:
         """This rank's epoch until now; waits for the device."""
@@ -201,14 +205,27 @@ class Loop:
             f" {self._checkpoints}."
         )
 
+    def _refuse_broken_weights(self) -> None:
+        """A finite loss may still have had a gradient that is not; such weights are not kept."""
+        for learner in self.learners:
+            if not all(bool(torch.isfinite(p).all()) for p in learner.module.parameters()):
+                raise UserError(
+                    "The weights are no longer finite. Lower the learning rate (--lr, now"
+                    f" {self.config.lr:g}) or use --precision fp32. The last good checkpoint stays"
+                    f" in {self._checkpoints}."
+                )
+
     def _save_is_due(self) -> bool:
         due = time.monotonic() - self._saved_at > 60 * self.config.checkpoint_minutes
         return self.runtime.broadcast(due) if self.runtime.world_size > 1 else due
 
     def _save(self, epoch: int, step: int) -> None:
+        self._refuse_broken_weights()
         state = {
             "learners": [learner.state_dict() for learner in self.learners],
             "meter": self._meter.state_dict(),
+            "last": None if self.last is None else dataclasses.asdict(self.last),
+            "unreadable": dict(self.feed.loader.unreadable),
             "random": torch.get_rng_state(),
         }
         parts = {"state": state, f"ledger-{self.runtime.rank}": self.ledger.state_dict()}
@@ -233,6 +250,8 @@ class Loop:
         for learner, saved in zip(self.learners, state["learners"], strict=True):
             learner.load_state_dict(saved)
         self._meter.load_state_dict(state["meter"])
+        self.last = EpochMetrics(**state["last"]) if state["last"] else None
+        self.feed.loader.unreadable.update(state["unreadable"])
         self.ledger.load_state_dict(parts[f"ledger-{self.runtime.rank}"])
         torch.set_rng_state(state["random"])
         return epoch, step

@@ -115,8 +115,10 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on."""
-        return {"sums": self.sums.cpu()}
+        timing = (self._seconds + time.perf_counter() - self._started, self._waited)
+        return {"sums": self.sums.cpu(), "timing": timing}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
         self.sums.copy_(state["sums"])
+        self._seconds, self._waited = state["timing"]

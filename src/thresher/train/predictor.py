@@ -53,20 +53,20 @@ class Predictor:
         if not path.exists():
             raise UserError(f"There is no run at {path}.")
         config = run.read_config()
-        if not run.weights(0).is_file() or not run.timm_config.is_file():
+        if not run.timm_config.is_file():
             raise UserError(
                 f"{path} holds no finished run: its weights are missing. Finish it with"
                 f" thresher train --resume --out {path}."
             )
-        classes = tuple(json.loads(run.timm_config.read_text())["label_names"])
-        runtime = Runtime(config["accelerator"], 1, config["precision"])
+        exported = json.loads(run.timm_config.read_text())
+        classes = tuple(exported["label_names"])
+        # Where a run was trained does not matter here: another machine may have other devices.
+        runtime = Runtime("auto", config["precision"])
         models = []
-        index = 0
-        while run.weights(index).is_file():
+        for index in range(exported["num_networks"]):
             model = create_model(config["model"], len(classes), weights=run.weights(index))
             placed = model.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             models.append(placed.eval())
-            index += 1
         return cls(
             models=tuple(models),
             classes=classes,

@@ -7,11 +7,12 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import timm
 import torch
 
 from thresher.config import Precision, ResolvedConfig, TrainConfig
-from thresher.errors import UserError
-from thresher.models.factory import SMALL_IMAGE_LIMIT, check_model_name
+from thresher.errors import UserError, unknown_name
+from thresher.models.factory import SMALL_IMAGE_LIMIT, check_model_name, fixed_input_side
 
 _ADAMW_FAMILIES = ("vit", "deit", "swin", "convnext", "maxvit", "eva", "beit", "hiera", "mobilevit")
 
@@ -37,12 +38,13 @@ def resolve(config: TrainConfig, facts: Facts) -> ResolvedConfig:
     Raises:
         UserError: a value that cannot be.
     """
-    _check(config)
+    check(config)
     size = config.image_size or _image_size(facts.median_side)
-    small = size <= SMALL_IMAGE_LIMIT
     on_cpu = facts.accelerator == "cpu"
-    model = config.model or _model(small, on_cpu)
-    check_model_name(model)
+    model = config.model or _model(size <= SMALL_IMAGE_LIMIT, on_cpu)
+    if config.image_size is None:
+        size = fixed_input_side(model) or size
+    small = size <= SMALL_IMAGE_LIMIT
     batch = config.batch_size or _batch_size(small, on_cpu, facts.num_samples)
     epochs = config.epochs or _epochs(small, facts.num_samples)
     adamw = model.startswith(_ADAMW_FAMILIES)
@@ -61,7 +63,6 @@ def resolve(config: TrainConfig, facts: Facts) -> ResolvedConfig:
         "ema_decay": _or(config.ema_decay, min(0.9998, max(0.9, 1 - 10 / steps))),
         "augment": config.augment or ("small" if small else "photo"),
         "precision": config.precision or _precision(facts.accelerator),
-        "devices": config.devices or 1,
         "threads": config.threads or max(1, min(16, (os.cpu_count() or 2))),
         "eval_every": config.eval_every or max(1, epochs // 10),
     }
@@ -82,13 +83,21 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _check(config: TrainConfig) -> None:
+def check(config: TrainConfig) -> None:
+    """Refuse values that cannot be, before any data is opened.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if config.model is not None:
+        check_model_name(config.model)
+    if config.optimizer is not None and config.optimizer not in timm.optim.list_optimizers():
+        raise unknown_name("optimizer", config.optimizer, timm.optim.list_optimizers())
     at_least_one = (
         "epochs",
         "batch_size",
         "image_size",
         "threads",
-        "devices",
         "eval_every",
         "keep_checkpoints",
     )
@@ -104,6 +113,10 @@ def _check(config: TrainConfig) -> None:
         raise UserError(f"--ema-decay is {config.ema_decay}; it must be at least 0 and below 1.")
     if not 0 < config.warmup_share < 1:
         raise UserError(f"--warmup-share is {config.warmup_share}; it must lie between 0 and 1.")
+    for name in ("weight_decay", "checkpoint_minutes"):
+        value = getattr(config, name)
+        if value is not None and value < 0:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; it must not be negative.")
     if config.seed < 0:
         raise UserError(f"--seed is {config.seed}; it must not be negative.")
 

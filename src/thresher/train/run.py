@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import platform
 import time
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ from rich.console import Console
 from thresher import __version__
 from thresher.config import ResolvedConfig, TrainConfig
 from thresher.dist.runtime import Runtime
-from thresher.errors import UserError
 from thresher.methods import resolve_name
+from thresher.sources.manifest import Manifest
 from thresher.train import build
 from thresher.train.data import TrainData, open_training_data
 from thresher.train.events import open_events
@@ -28,17 +27,9 @@ from thresher.train.finish import write_ledger_table, write_networks
 from thresher.train.loop import Listener, Loop
 from thresher.train.meter import EpochMetrics
 from thresher.train.progress import Display
-from thresher.train.resolve import Facts, accelerator_of, resolve
+from thresher.train.resolve import Facts, accelerator_of, check, resolve
+from thresher.train.resume import require_same
 from thresher.train.run_dir import RunDir
-
-_MAY_DIFFER_ON_RESUME = {
-    "threads",
-    "cache",
-    "eval_every",
-    "checkpoint_minutes",
-    "keep_checkpoints",
-    "devices",
-}
 
 
 @dataclass(frozen=True)
@@ -84,40 +75,41 @@ def train(
     started = time.perf_counter()
     console = console or Console()
     run = RunDir(out)
-    run.check(resume=resume, overwrite=overwrite)
+    run.check(
+        resume=resume,
+        overwrite=overwrite,
+        inputs=(config.data, config.val, config.clean, config.init_weights),
+    )
     config = dataclasses.replace(config, method=resolve_name(config.method))
+    check(config)
     data = open_training_data(config)
     resolved = resolve(
         config, Facts(len(data.train.ids), data.median_side, accelerator_of(config.accelerator))
     )
-    runtime = Runtime(resolved.accelerator, resolved.devices, resolved.precision)
+    runtime = Runtime(resolved.accelerator, resolved.precision)
     method = build.build_method(resolved, method_options, data)
     feed = build.build_feeds(resolved, data, method, runtime)
     measure = build.build_measure(resolved, data, method, runtime)
     classes = data.train.manifest.classes
     make_learner = build.learner_maker(resolved, len(classes), runtime)
-    make_learner(0, 0)  # refuses weights that do not fit before anything is written
-
+    build.try_network(make_learner(0, 0), resolved, runtime)  # before anything is written
     if resume:
-        _require_same(run, resolved, data)
+        require_same(run, resolved, method_options, data)
     run.prepare(resume=resume)
-    if runtime.is_first:
+    if not resume:
         run.write_config(resolved, method_options)
         data.train.manifest.save(run.manifest)
-        _announce(console, resolved, data, feed.loader.cache.why, out)
+    _announce(console, resolved, data, feed.loader.cache.why, out)
     events = open_events(run.events)
-    display = Display(console, feed.order.steps, data.measured_on, runtime.is_first)
-    last: list[EpochMetrics] = []
+    display = Display(console, feed.order.steps, data.measured_on, active=runtime.is_first)
 
     def on_epoch(metrics: EpochMetrics) -> None:
-        last[:] = [metrics]
-        if runtime.is_first:
-            against = data.measured_on if metrics.accuracy is not None else None
-            run.append_metrics(
-                {"event": "epoch", **dataclasses.asdict(metrics), "accuracy_against": against}
-            )
-            events.add_epoch(metrics)
-            display.on_epoch(metrics)
+        against = data.measured_on if metrics.accuracy is not None else None
+        run.append_metrics(
+            {"event": "epoch", **dataclasses.asdict(metrics), "accuracy_against": against}
+        )
+        events.add_epoch(metrics)
+        display.on_epoch(metrics)
 
     loop = Loop(
         resolved,
@@ -129,27 +121,35 @@ def train(
         measure,
         run.checkpoints,
         {"classes": list(classes), "method": resolved.method, "model": resolved.model},
-        Listener(display.on_step, on_epoch),
+        Listener(run.keep_metrics_before, display.on_step, on_epoch),
     )
     try:
         with display:
             loop.run(resume)
     finally:
-        feed.loader.close()
+        feed.close()
+        if measure is not None:
+            measure.loader.close()
         events.close()
+    write_networks(run, resolved, method, loop.learners, classes)
     unreadable = dict(feed.loader.unreadable)
-    manifest = data.train.manifest.with_states(unreadable)
+    if measure is not None and config.val is None:
+        unreadable |= measure.loader.unreadable  # held out of the same manifest
+    # A resumed run's own manifest may know of images that this part of it did not meet.
+    known = Manifest.load(run.manifest) if resume else data.train.manifest
+    manifest = known.with_states(unreadable)
     manifest.save(run.manifest)
     write_ledger_table(run.ledger, manifest, loop.ledger, method.judge(loop.history))
-    write_networks(run, resolved, method, loop.learners, classes)
-    accuracy = last[0].accuracy if last else None
+    accuracy = loop.last.accuracy if loop.last else None
     result = RunResult(out, accuracy, data.measured_on, time.perf_counter() - started)
     run.write_summary(
         {
             "accuracy": accuracy,
             "accuracy_against": data.measured_on,
             "num_samples": len(data.train.ids),
-            "num_unreadable": int(np.sum(~manifest.usable)),
+            "num_unusable": int(np.sum(~manifest.usable)),
+            "num_unreadable_measured": len(measure.loader.unreadable) if measure else 0,
+            "num_unreadable_clean": len(feed.clean.loader.unreadable) if feed.clean else 0,
             "seconds": round(result.seconds, 1),
             "thresher": __version__,
             "torch": torch.__version__,
@@ -181,43 +181,3 @@ def _announce(
     )
     console.print(f"configuration {shown.strip()}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"run directory {out}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _require_same(run: RunDir, config: ResolvedConfig, data: TrainData) -> None:
-    """Refuse to go on with other settings or other images.
-
-    Raises:
-        UserError: naming what differs.
-    """
-    from thresher.sources.manifest import Manifest
-
-    before = run.read_config()
-    now = dataclasses.asdict(config)
-    different = [
-        f"{name} (was {before.get(name)}, now {value})"
-        for name, value in now.items()
-        if name not in _MAY_DIFFER_ON_RESUME and before.get(name) != value
-    ]
-    if different:
-        raise UserError(
-            f"--resume: {run.path} was trained with other settings: {', '.join(different[:5])}."
-            " Give the same ones, or leave them out to take the run's own."
-        )
-    old = Manifest.load(run.manifest)
-    new = data.train.manifest
-    if old.classes != new.classes:
-        raise UserError(
-            f"--resume: {run.path} was trained on the classes {', '.join(old.classes[:5])} …, but"
-            f" {config.data} now has {', '.join(new.classes[:5])} …"
-        )
-    if _fingerprint(old) != _fingerprint(new):
-        raise UserError(
-            f"--resume: the images or labels of {config.data} have changed since {run.path} began"
-            f" ({len(old):,} images then, {len(new):,} now). Start a new run with another --out."
-        )
-
-
-def _fingerprint(manifest: Any) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(manifest.labels).tobytes())
-    digest.update("\0".join(manifest.table["key"].to_pylist()).encode())
-    return digest.hexdigest()

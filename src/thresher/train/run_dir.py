@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ import yaml
 from thresher.config import ResolvedConfig
 from thresher.errors import UserError
 from thresher.files import explain_write_errors, write_atomically
+
+_WRITTEN = (
+    "config.yaml", "config.json", "manifest.parquet", "metrics.jsonl", "ledger.parquet",
+    "model*.safetensors", "summary.json", "checkpoints", "tensorboard", "report.html",
+    "suspects.csv", "suspects.parquet",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,45 +75,90 @@ class RunDir:
             "model.safetensors" if network == 0 else f"model-{network + 1}.safetensors"
         )
 
-    def check(self, *, resume: bool, overwrite: bool) -> None:
+    @property
+    def holds_run(self) -> bool:
+        """Whether training wrote here; a foreign ``config.yaml`` alone does not make a run."""
+        if not (self.config.is_file() and self.manifest.is_file()):
+            return False
+        try:
+            body = self.read_config()
+        except UserError:
+            return False
+        return {"data", "method", "model", "epochs"} <= body.keys()
+
+    def check(self, *, resume: bool, overwrite: bool, inputs: Sequence[str | None] = ()) -> None:
         """Refuse a directory that must not be written into; changes nothing.
+
+        Args:
+            resume, overwrite: what the user wants of a run that is there.
+            inputs: paths that the run reads, and that must not be deleted.
 
         Raises:
             UserError: it holds another run or something else, or there is nothing to resume.
         """
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other.")
-        if resume and not self.config.is_file():
-            raise UserError(
-                f"--resume: {self.path} holds no run. Name the run's directory with --out."
-            )
-        if resume or not self.path.exists():
-            return
-        if not self.path.is_dir():
-            raise UserError(f"--out {self.path} is a file. Name a directory.")
-        if not any(self.path.iterdir()):
-            return
-        if not self.config.is_file():
-            raise UserError(
-                f"--out {self.path} is not empty and holds no run of Thresher, so it is left as it"
-                " is. Choose another directory."
-            )
+        with explain_write_errors(self.path):
+            if resume and not self.holds_run:
+                raise UserError(
+                    f"--resume: {self.path} holds no run. Name the run's directory with --out."
+                )
+            if resume or not self.path.exists():
+                return
+            if not self.path.is_dir():
+                raise UserError(f"--out {self.path} is a file. Name a directory.")
+            if not any(self.path.iterdir()):
+                return
+            if not self.holds_run:
+                raise UserError(
+                    f"--out {self.path} is not empty and holds no run of Thresher, so it is left as"
+                    " it is. Choose another directory."
+                )
         if not overwrite:
             raise UserError(
                 f"--out {self.path} already holds a run. Add --resume to go on with it, --overwrite"
                 " to replace it, or choose another directory."
             )
+        here = self.path.resolve()
+        for name in inputs:
+            if name is not None and here in (Path(name).resolve(), *Path(name).resolve().parents):
+                raise UserError(
+                    f"--overwrite would delete {name}, which this run reads. Choose another --out."
+                )
 
     def prepare(self, *, resume: bool) -> None:
         """Make the directory ready, without what an older run left there unless it goes on.
+
+        Only what a run writes is deleted.
 
         Raises:
             UserError: it cannot be written.
         """
         with explain_write_errors(self.path):
-            if not resume and self.path.exists():
-                shutil.rmtree(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
+            if resume:
+                return
+            for name in _WRITTEN:
+                for path in self.path.glob(name):
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
+
+    def keep_metrics_before(self, epoch: int) -> None:
+        """Drop the figures of epochs that will be trained again, counted from 0, and half lines."""
+        if not self.metrics.is_file():
+            return
+        kept = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line that a kill left half written
+            if event["epoch"] <= epoch:
+                kept.append(line + "\n")
+        with write_atomically(self.metrics) as temporary:
+            temporary.write_text("".join(kept))
 
     def write_config(self, config: ResolvedConfig, method_options: Any) -> None:
         """Write the resolved configuration with the method's own options below its name."""
