@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 import time
 from dataclasses import dataclass
@@ -86,6 +87,11 @@ def train(
     resolved = resolve(
         config, Facts(len(data.train.ids), data.median_side, accelerator_of(config.accelerator))
     )
+    if resume:
+        require_same(run, resolved, method_options, data)
+        if run.summary.is_file():
+            console.print(f"{out} is finished; nothing is left to train.", highlight=False)
+            return _finished(run)
     runtime = Runtime(resolved.accelerator, resolved.precision)
     method = build.build_method(resolved, method_options, data)
     feed = build.build_feeds(resolved, data, method, runtime)
@@ -93,8 +99,6 @@ def train(
     classes = data.train.manifest.classes
     make_learner = build.learner_maker(resolved, len(classes), runtime)
     build.try_network(make_learner(0, 0), resolved, runtime)  # before anything is written
-    if resume:
-        require_same(run, resolved, method_options, data)
     run.prepare(resume=resume)
     if not resume:
         run.write_config(resolved, method_options)
@@ -158,6 +162,12 @@ def train(
         }
     )
     return result
+
+
+def _finished(run: RunDir) -> RunResult:
+    """What a run that has ended came to."""
+    summary = json.loads(run.summary.read_text())
+    return RunResult(run.path, summary["accuracy"], summary["accuracy_against"], summary["seconds"])
 
 
 def _announce(
