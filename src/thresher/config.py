@@ -39,7 +39,7 @@ class TrainConfig(DataOptions):
     val_share: float = option(0.05, "Share of DATA held out to measure on when there is no --val.")
     method: str = option("mct", "How to train: mct, ce, or another file of methods/.")
     model: str | None = option(None, "small_cnn, small_resnet, or any timm network.")
-    pretrained: bool = option(False, "Start from timm's published weights (needs a network).")
+    pretrained: bool = option(False, "Start from the weights that timm publishes (downloads them).")
     init_weights: str | None = option(None, "Start from this .safetensors or .pth file.")
     image_size: int | None = option(None, "Side in pixels that the network sees.")
     epochs: int | None = option(None, "Passes over the data, all rounds together.")
