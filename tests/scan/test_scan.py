@@ -281,3 +281,16 @@ def test_an_out_of_other_data_is_left_alone(tmp_path: Path) -> None:
     scan(str(trees[0]), tmp_path / "out")
     with pytest.raises(UserError, match=r"holds the scan of .*one"):
         scan(str(trees[1]), tmp_path / "out")
+
+
+def test_a_test_set_without_any_copy_in_the_data(tmp_path: Path) -> None:
+    """The good case: nothing leaks, exactly or nearly."""
+    rng = np.random.default_rng(0)
+    for name, side in (("data/a/1", 40), ("data/b/1", 44), ("test/a/1", 48), ("test/b/1", 52)):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((side, side)).save(path)
+    scan(str(tmp_path / "data"), tmp_path / "out", against=str(tmp_path / "test"))
+    found = json.loads((tmp_path / "out" / "findings.json").read_text())
+    assert found["against_images"] == 2

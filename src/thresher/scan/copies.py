@@ -174,7 +174,7 @@ def _near_leaks(
     group: list[np.ndarray] = []
     row: list[np.ndarray] = []
     test_nodes, first = np.unique(both[:, 0], return_index=True)
-    last = np.append(first[1:], len(both))
+    last = np.append(first, len(both))[1:]
     for test_node, begin, end in zip(test_nodes.tolist(), first, last, strict=True):
         in_test = order[starts[test_node] : starts[test_node + 1]]
         in_test = in_test[~is_data[in_test]]
