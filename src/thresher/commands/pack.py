@@ -19,8 +19,7 @@ from thresher.pack.settings import PackSettings, Subsampling
 from thresher.sources.detect import open_source
 from thresher.sources.manifest import Manifest
 from thresher.sources.request import printable
-
-_INTERRUPTED = 130
+from thresher.train.interrupt import Interrupted, StopRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,23 +77,33 @@ def _pack(manifest: Manifest, out: Path, settings: PackSettings, workers: int) -
     console = Console(stderr=True)
     columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     start = time.perf_counter()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with (
+        StopRequest() as stop,
+        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+    ):
         task = progress.add_task("", total=len(manifest))
+
+        def on_progress(done: int) -> None:
+            # Between two images, where nothing is half open.
+            if stop.requested:
+                raise Interrupted(stop.signal)
+            progress.update(task, completed=done)
+
         try:
             result = pack(
                 manifest,
                 out,
                 settings,
                 workers=workers,
-                on_progress=lambda done: progress.update(task, completed=done),
+                on_progress=on_progress,
             )
-        except KeyboardInterrupt:
+        except Interrupted as interrupted:
             progress.stop()
             print(
-                "thresher: interrupted. Finished tars are kept; run the same command to go on.",
+                f"thresher: {interrupted}. Finished tars are kept; run the same command to go on.",
                 file=sys.stderr,
             )
-            return _INTERRUPTED
+            return 128 + interrupted.signal
     seconds = time.perf_counter() - start
     print(
         f"{result.images:,} images in {result.shards:,} tars, {result.size / 1e6:,.1f} MB; "
