@@ -1,7 +1,7 @@
 """Several networks at once on one CPU: a Python thread per network, the cores shared out.
 
 A small network leaves cores idle between its small operations; two of them side by side, each on
-half of the cores, take much less time than one after the other on all of them (docs/log.md).
+half of the cores, keep them busier than one after the other on all of them.
 PyTorch's operations release the interpreter, so threads are enough.
 """
 
