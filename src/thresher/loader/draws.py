@@ -19,16 +19,22 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return mixed
 
 
+def keys(seed: int, epoch: int, ids: np.ndarray, stream: int) -> np.ndarray:
+    """64 random bits for each id, uint64 in the shape of ``ids``; ``stream`` as in ``uniforms``."""
+    with np.errstate(over="ignore"):
+        key = _mix(np.array([seed], dtype=np.uint64) + _GOLDEN)
+        key = _mix(key + np.uint64(epoch) * _GOLDEN)
+        key = _mix(key + np.uint64(stream) * _GOLDEN)
+        return _mix(key + np.asarray(ids).astype(np.uint64) * _GOLDEN)
+
+
 def uniforms(seed: int, epoch: int, ids: np.ndarray, stream: int, count: int) -> np.ndarray:
     """``count`` numbers in [0, 1) for each id, float32[B, count].
 
     ``stream`` keeps purposes apart (crop, first view, second view, ...).
     """
+    per_id = keys(seed, epoch, np.asarray(ids, dtype=np.int64), stream)
     with np.errstate(over="ignore"):
-        key = _mix(np.array([seed], dtype=np.uint64) + _GOLDEN)
-        key = _mix(key + np.uint64(epoch) * _GOLDEN)
-        key = _mix(key + np.uint64(stream) * _GOLDEN)
-        per_id = _mix(key + np.asarray(ids, dtype=np.int64).astype(np.uint64) * _GOLDEN)
         counter = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
         bits = _mix(per_id[:, None] + counter[None, :])
     return ((bits >> np.uint64(40)).astype(np.float32)) * np.float32(2.0**-24)

@@ -1,23 +1,31 @@
 """Which samples make up each batch: elastic, deterministic, balanced.
 
-Samples live in ``num_homes`` homes; a rank owns the homes congruent to it modulo the world size.
+Samples live in H = ``num_homes`` homes: home h has the samples ``pi(h + k * H)``, k = 0, 1, ..., of
+a fixed random permutation pi. A rank owns the homes congruent to it modulo the world size W.
+
 The epoch is a sequence of places; place p belongs to home ``(a * p + s) mod H`` with a and s drawn
-per epoch and a coprime to H. A rank's share of any W consecutive places is then exactly one for
-every world size W that divides H, so a global batch, which is a stretch of places, is the same set
-of samples at every such world size.
+per epoch and a coprime to H. Where W divides H, any W consecutive places hold exactly one of each
+rank. A global batch is a stretch of places, and therefore the same set of samples at every such W,
+of which no rank has more than its even share.
+
+A rank works out its own places alone: time and memory are those of N / W samples.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-# Highly composite, so that many world sizes divide them.
-HOME_COUNTS = (12, 60, 120, 720, 5040, 55440)
+from thresher.loader.draws import keys
+from thresher.loader.permutation import permuted
+
+HOME_COUNTS = (12, 60, 120, 720, 2880, 20160, 40320, 80640, 161280, 322560)
+"""Highly composite, so that many world sizes divide them; the large ones also by powers of two
+(20160 by 64, 322560 by 1024), since that is how large machines are built."""
+_HOME_STREAM, _PLACE_STREAM, _SHUFFLE_STREAM = 1001, 1002, 1003  # views count up from 16
 
 
 def choose_num_homes(num_samples: int) -> int:
@@ -60,49 +68,69 @@ class Order:
         return math.ceil(self.rounds * self.num_homes / self.batch_size)
 
     @cached_property
-    def home_of(self) -> np.ndarray:
-        """int64[N], the home of each sample: a fixed shuffle, dealt out evenly."""
-        shuffled = np.random.default_rng([self.seed, 1]).permutation(self.num_samples)
-        homes = np.empty(self.num_samples, dtype=np.int64)
-        homes[shuffled] = np.arange(self.num_samples) % self.num_homes
-        return homes
+    def owned(self) -> np.ndarray:
+        """The samples of this rank, int64[n] ascending."""
+        return np.sort(self._by_home_and_turn())
 
     @cached_property
-    def owned(self) -> np.ndarray:
-        """The samples of this rank, ascending."""
-        return np.flatnonzero(self.home_of % self.world_size == self.rank)
+    def _row_of(self) -> np.ndarray:
+        """int32[rounds * H / W]: where in ``owned`` the samples are, in order of k, then home.
+
+        -1 behind the last: homes differ by one sample where H does not divide N.
+        """
+        samples = self._by_home_and_turn()
+        rows = np.full(self.rounds * self.num_homes // self.world_size, -1, dtype=np.int32)
+        rows[np.argsort(samples)] = np.arange(len(samples), dtype=np.int32)
+        return rows
+
+    def _by_home_and_turn(self) -> np.ndarray:
+        """The samples of this rank in order of k, then home: W divides H, so every W-th number."""
+        numbers = np.arange(self.rank, self.num_samples, self.world_size)
+        return permuted(numbers, self.num_samples, self.seed, _HOME_STREAM)
 
     def epoch(self, epoch: int) -> np.ndarray:
         """int64[steps, batch_size / world_size] of sample numbers, -1 where a place is empty.
 
-        Steps are stretches of nearly equal length, so that no batch of the epoch is much emptier
-        than the rest.
+        Steps are stretches of nearly equal length and empty places are spread over the epoch, so
+        that no batch is much emptier than the rest.
         """
-        homes, rounds = self.num_homes, self.rounds
-        members = self._shuffled_members(epoch)
-        rng = np.random.default_rng([self.seed, 2, epoch])
-        factor = int(rng.choice([a for a in range(1, homes) if math.gcd(a, homes) == 1]))
-        shift = int(rng.integers(homes))
-        places = np.arange(rounds * homes)
-        home = (factor * places + shift) % homes
-        mine = home % self.world_size == self.rank
-        samples = members[places // homes, home]
-        bounds = np.linspace(0, rounds * homes, self.steps + 1).round().astype(np.int64)
-        out = np.full((self.steps, self.batch_size // self.world_size), -1, dtype=np.int64)
-        for step, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            part = samples[start:stop][mine[start:stop]]
-            part = part[part >= 0]
-            out[step, : len(part)] = part
-        return out
+        plan = self.positions(epoch)
+        return np.where(plan < 0, -1, self.owned[plan]) if len(self.owned) else plan
 
-    def _shuffled_members(self, epoch: int) -> np.ndarray:
-        """int64[rounds, H]: the samples of each home in this epoch's order, -1 after the last."""
-        home = self.home_of
-        keys = np.random.default_rng([self.seed, 3, epoch]).random(self.num_samples)
-        by_home = np.lexsort((keys, home))
-        members = np.full((self.rounds, self.num_homes), -1, dtype=np.int64)
-        counts = np.bincount(home, minlength=self.num_homes)
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        position = np.arange(self.num_samples) - np.repeat(starts, counts)
-        members[position, home[by_home]] = by_home
-        return members
+    def positions(self, epoch: int) -> np.ndarray:
+        """As ``epoch``, with positions in ``owned`` in place of sample numbers."""
+        factor, shift = self._draw_places(epoch)
+        # This rank's places are first, first + W, first + 2 W, ...; homes repeat after H / W.
+        world, homes = self.world_size, self.num_homes
+        first = pow(factor, -1, world) * (self.rank - shift) % world
+        own_homes = (factor * np.arange(first, homes, world) + shift) % homes // world
+        line = self._shuffled_rows(epoch)[own_homes].T.reshape(-1)
+        bounds = np.arange(self.steps + 1) * (self.rounds * homes) // self.steps
+        cuts = (bounds - first + world - 1) // world
+        places = cuts[:-1, None] + np.arange(self.batch_size // world)
+        inside = places < cuts[1:, None]
+        return np.where(inside, line[np.where(inside, places, 0)], -1).astype(np.int64)
+
+    def _draw_places(self, epoch: int) -> tuple[int, int]:
+        """The a, coprime to H, and the s of this epoch."""
+        homes = self.num_homes
+        rng = np.random.default_rng([self.seed, _PLACE_STREAM, epoch])
+        shift, factor = int(rng.integers(homes)), 0
+        while math.gcd(factor, homes) != 1:
+            factor = int(rng.integers(homes))
+        return factor, shift
+
+    def _shuffled_rows(self, epoch: int) -> np.ndarray:
+        """int32[H / W, rounds]: ``_row_of`` of each own home in this epoch's order.
+
+        An empty place is shuffled like a sample; otherwise all would come at the epoch's end.
+        """
+        own = self.num_homes // self.world_size
+        rows = self._row_of.reshape(self.rounds, own).T
+        numbers = np.arange(self.rank, self.rounds * self.num_homes, self.world_size)
+        random = keys(self.seed, epoch, numbers, _SHUFFLE_STREAM).reshape(self.rounds, own).T
+        # Sorting k in the low bits along with its key is several times as quick as an argsort.
+        low = np.uint64(2 ** self.rounds.bit_length() - 1)
+        packed = (random & ~low) | np.arange(self.rounds, dtype=np.uint64)
+        packed.sort(axis=1)
+        return np.take_along_axis(rows, (packed & low).astype(np.int64), axis=1)
