@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "scan": BASE | {"sources", "audit"},
     "label": BASE | {"sources"},
     "pack": BASE | {"sources", "loader"},
+    "plan": BASE,
     "train": BASE | {"sources", "loader", "models", "methods", "ledger", "dist", "export"},
 }
 ANYTHING = {"commands", "cli", "__main__", "__init__"}

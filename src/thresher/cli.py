@@ -17,6 +17,7 @@ COMMANDS = {
     "audit": "list and show the labels that a run does not believe",
     "label": "make labels from captions, queries or file names",
     "pack": "re-encode images into tars that train fast",
+    "plan": "predict time and efficiency on many nodes before training there",
 }
 USER_ERROR = 2
 

@@ -1,0 +1,192 @@
+"""What one process does and needs, measured: the planner's view of hardware, network and method."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thresher.errors import UserError
+from thresher.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Line:
+    """Seconds as a linear function of the batch: ``intercept + slope * images``.
+
+    Attributes:
+        intercept: seconds that do not depend on the batch, at least 0.
+        slope: seconds per image, at least 0.
+    """
+
+    intercept: float = 0.0
+    slope: float = 0.0
+
+    def __call__(self, images: float) -> float:
+        """Seconds for this many images."""
+        return self.intercept + self.slope * images
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One process, measured by ``thresher bench profile`` or taken from a publication.
+
+    Times are of one step with all of the method's networks, of the process alone on its cores.
+
+    Attributes:
+        hardware: the processor or accelerator in words.
+        network: its name.
+        method: its name.
+        networks: of the method, 1 or 2.
+        parameters: of one network.
+        gradient_bytes: of one network, as exchanged.
+        batch: largest batch per process that was measured, images.
+        cores: CPU cores that the process kept busy.
+        decodes_beside: whether decoding runs beside the step (an accelerator computes) or takes
+            the step's own cores.
+        forward: forward passes and loss.
+        backward: backward passes.
+        update: optimizers and averages; does not depend on the batch, as a rule.
+        augment: views made of decoded images.
+        ledger: reading and writing what is known of each sample.
+        ready: how one network's gradients become ready: (share of its backward's time, share of its
+            gradient bytes) from above (0, 0) to (1, 1), both ascending.
+        decode_rate: images per second that one core decodes.
+        cached_rate: images per second that one core serves from memory.
+        image_bytes: mean size of an image on disk.
+        weight_bytes: of all networks, with averages and gradients.
+        optimizer_bytes: of all networks.
+        activation_bytes: per image of the batch.
+        ledger_bytes: per sample that the process owns.
+        cache_bytes: per image kept decoded.
+        peer_bytes: per sample that two networks apart would tell each other.
+        variation: standard deviation of a step's time over its mean; 0 if not measured.
+        source: where the figures come from.
+    """
+
+    hardware: str
+    network: str
+    method: str
+    networks: int
+    parameters: int
+    gradient_bytes: float
+    batch: int
+    cores: int
+    decodes_beside: bool
+    forward: Line
+    backward: Line
+    update: Line
+    augment: Line
+    ledger: Line
+    ready: tuple[tuple[float, float], ...]
+    decode_rate: float
+    cached_rate: float
+    image_bytes: float
+    weight_bytes: float
+    optimizer_bytes: float
+    activation_bytes: float
+    ledger_bytes: float
+    cache_bytes: float
+    peer_bytes: float = 0.0
+    variation: float = 0.0
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+        with write_atomically(path) as temporary:
+            temporary.write_text(text + "\n")
+
+    @staticmethod
+    def load(path: Path) -> Profile:
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: no such file, no JSON, a missing, unknown or impossible figure.
+        """
+        try:
+            values = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UserError(
+                f"There is no profile {path}. Measure one with: thresher bench profile --out {path}"
+            ) from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise UserError(f"The profile {path} cannot be read as JSON: {error}.") from None
+        if not isinstance(values, dict):
+            raise UserError(f"The profile {path} must be a JSON object of names and figures.")
+        try:
+            return _from_values(values)
+        except UserError as error:
+            raise UserError(f"The profile {path} is wrong: {error}") from None
+
+
+_LINES = ("forward", "backward", "update", "augment", "ledger")
+_WORDS = ("hardware", "network", "method", "source")
+_POSITIVE = ("parameters", "gradient_bytes", "batch", "cores", "decode_rate", "cached_rate")
+
+
+def _from_values(values: dict[str, Any]) -> Profile:
+    fields = {field.name: field for field in dataclasses.fields(Profile)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise UserError(f"it has the unknown figure '{unknown[0]}'.")
+    required = [n for n, f in fields.items() if f.default is dataclasses.MISSING]
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise UserError(f"the figure '{missing[0]}' is missing.")
+    given = dict(values)
+    for name in _LINES:
+        line = values[name]
+        if not isinstance(line, dict) or set(line) != {"intercept", "slope"}:
+            raise UserError(f"'{name}' must have an 'intercept' and a 'slope'.")
+        given[name] = Line(**line)
+    try:
+        given["ready"] = tuple((float(x), float(y)) for x, y in values["ready"])
+    except (TypeError, ValueError):
+        raise UserError("'ready' must be a list of pairs of numbers.") from None
+    return Profile(**given)
+
+
+def _check(profile: Profile) -> None:
+    """Refuse figures that cannot be, by name."""
+    for field in dataclasses.fields(profile):
+        name, value = field.name, getattr(profile, field.name)
+        if name in _WORDS:
+            if not isinstance(value, str):
+                raise UserError(f"'{name}' must be text.")
+        elif name in _LINES:
+            for part in ("intercept", "slope"):
+                _check_number(f"{name}.{part}", getattr(value, part), positive=False)
+        elif name == "decodes_beside":
+            if not isinstance(value, bool):
+                raise UserError("'decodes_beside' must be true or false.")
+        elif name != "ready":
+            _check_number(name, value, positive=name in _POSITIVE)
+    if profile.networks not in (1, 2):
+        raise UserError(f"'networks' is {profile.networks}; it must be 1 or 2.")
+    if profile.forward(1) + profile.backward(1) <= 0:
+        raise UserError("'forward' and 'backward' take no time; a step cannot.")
+    _check_ready(profile.ready)
+
+
+def _check_number(name: str, value: object, *, positive: bool) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"'{name}' must be a number, not {value!r}.")
+    if value < 0 or (positive and value == 0):
+        raise UserError(f"'{name}' is {value:g}; it must be {'above 0' if positive else '>= 0'}.")
+
+
+def _check_ready(ready: tuple[tuple[float, float], ...]) -> None:
+    previous = (0.0, 0.0)
+    for pair in ready:
+        if not (previous[0] <= pair[0] <= 1 and previous[1] <= pair[1] <= 1):
+            raise UserError("'ready' must ascend in both shares, from 0 to 1.")
+        previous = pair
+    if previous != (1.0, 1.0):
+        raise UserError("'ready' must end with all bytes at the backward's end, the pair 1, 1.")

@@ -1,0 +1,186 @@
+"""Predictions: limits, hand-worked steps, order, and the published figures."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from thresher.errors import UserError
+from thresher.plan.advice import advice
+from thresher.plan.link import Level, Link
+from thresher.plan.predict import Job, predict, slowest
+from thresher.plan.presets import LINKS
+from thresher.plan.profile import Line, Profile
+from thresher.plan.published import CASES, NODES, STORAGE, machine
+
+FREE = Link("free", (Level("across", 0.0, float("inf")),))
+# 100 MB go there and back in a ring of two in 1 s.
+SLOW = Link("slow", (Level("across", 0.0, 100e6),))
+
+
+def weak(**options: object) -> Job:
+    return Job(**{"images": 1000, "batch_per_process": 10, **options})  # type: ignore[arg-type]
+
+
+def test_one_process_is_its_profile(profile: Profile) -> None:
+    found = predict(profile, SLOW, weak(epochs=3), 1)
+    # 0.1 forward, 0.2 backward, 0.05 update, 0.01 augmentation, 0.01 ledger.
+    assert found.step == pytest.approx(0.37)
+    assert found.efficiency == pytest.approx(1.0)
+    assert found.speedup == pytest.approx(1.0)
+    assert found.exchange == found.exposed == 0.0
+    assert found.epoch == pytest.approx(100 * 0.37)
+    assert found.run == pytest.approx(300 * 0.37)
+    assert found.bottleneck == "step"
+
+
+def test_exchange_without_overlap_adds_up(profile: Profile) -> None:
+    # Two networks of 100 MB, 1 s each; the sum of weights takes no measurable time.
+    found = predict(profile, SLOW, weak(overlap=False), 2)
+    assert found.exchange == pytest.approx(2.0)
+    assert found.step == pytest.approx(0.37 + 2.0, rel=1e-6)
+    assert found.bottleneck == "exchange"
+
+
+def test_overlap_hides_what_the_backward_leaves_time_for(profile: Profile) -> None:
+    # Backwards of 0.1 s each; halves of 0.5 s are ready at 0.05, 0.1, 0.15, 0.2: the link is busy
+    # from 0.05 to 2.05, the backward ends at 0.2.
+    found = predict(profile, SLOW, weak(bucket_bytes=50e6), 2)
+    assert found.exposed == pytest.approx(1.85, rel=1e-6)
+
+
+def test_free_wires_scale_perfectly(profile: Profile) -> None:
+    for nodes in (1, 2, 64, 4096):
+        found = predict(profile, FREE, weak(), nodes)
+        assert found.efficiency == pytest.approx(1.0)
+        assert found.speedup == pytest.approx(nodes)
+
+
+def test_apart_halves_work_and_traffic(profile: Profile) -> None:
+    together = predict(profile, SLOW, weak(overlap=False), 4)
+    apart = predict(profile, SLOW, weak(overlap=False, placement="apart"), 4)
+    # The same images per second of compute: twice the images, half the networks; update once.
+    assert apart.batch == together.batch
+    assert apart.batch_per_process == 2 * together.batch_per_process
+    assert apart.compute == pytest.approx(0.1 + 0.2 + 0.025 + 0.02 + 0.01)
+    # One network over 2 nodes in place of two networks over 4: 1 s in place of 2 * 1.5 s.
+    assert together.exchange == pytest.approx(3.0)
+    assert apart.exchange == pytest.approx(1.0)
+    assert apart.step < together.step
+    # Every image is read twice.
+    assert apart.storage_rate / apart.images_per_second == pytest.approx(2e5)
+
+
+def test_strong_scaling_loses_what_does_not_shrink(profile: Profile) -> None:
+    job = Job(images=10_000, batch=1000)
+    found = [predict(profile, FREE, job, nodes) for nodes in (1, 10, 1000)]
+    assert [one.batch_per_process for one in found] == [1000, 100, 1]
+    # One process: 31 s + 0.06 s; a thousand: 0.031 + 0.06.
+    assert found[0].step == pytest.approx(31.06)
+    assert found[2].speedup == pytest.approx(31.06 / 0.091)
+    efficiencies = [one.efficiency for one in found]
+    assert efficiencies == sorted(efficiencies, reverse=True)
+
+
+def test_decode_and_storage_can_hold_up(profile: Profile) -> None:
+    slow_decoder = dataclasses.replace(profile, decode_rate=10.0)
+    found = predict(slow_decoder, FREE, weak(), 4)
+    assert found.step == pytest.approx(1.0)
+    assert found.bottleneck == "decode"
+    # More cores, or images from memory, mend it.
+    assert predict(slow_decoder, FREE, weak(decode_cores=4), 4).bottleneck == "step"
+    assert predict(slow_decoder, FREE, weak(cached=True), 4).bottleneck == "step"
+    # 40 images of 100 kB per step at 1 MB/s.
+    found = predict(profile, FREE, weak(storage=1e6), 4)
+    assert found.step == pytest.approx(4.0)
+    assert found.bottleneck == "storage"
+    assert found.storage_rate == pytest.approx(1e6)
+
+
+def test_decoding_on_the_step_s_cores_adds_up(profile: Profile) -> None:
+    same_cores = dataclasses.replace(profile, decodes_beside=False)
+    found = predict(same_cores, FREE, weak(), 1)
+    assert found.step == pytest.approx(0.37 + 0.01)
+
+
+def test_processes_share_a_node_s_cores(profile: Profile) -> None:
+    found = predict(profile, FREE, weak(processes_per_node=4, cores_per_node=2), 1)
+    assert found.compute == pytest.approx(2 * 0.37)
+    assert found.efficiency == pytest.approx(0.5)
+
+
+def test_slowest_of_many() -> None:
+    assert slowest(1) == 0.0
+    # Exact expectations of order statistics (Harter 1961).
+    for count, exact, slack in ((2, 0.5642, 0.03), (10, 1.5388, 0.01), (100, 2.5076, 0.01)):
+        assert slowest(count) == pytest.approx(exact, abs=slack)
+
+
+def test_stragglers_cost(profile: Profile) -> None:
+    found = predict(profile, FREE, weak(variation=0.1), 100)
+    assert found.step == pytest.approx(0.37 * (1 + 0.1 * slowest(100)))
+
+
+def test_memory_and_whether_it_fits(profile: Profile) -> None:
+    found = predict(profile, FREE, weak(memory=900e6, cached=True), 2)
+    # Weights and optimizers, 10 images' activations, 500 samples' ledger rows and pixels.
+    assert found.memory == pytest.approx(800e6 + 10e6 + 500 * 100 + 500 * 150e3)
+    assert found.fits
+    assert predict(profile, FREE, weak(memory=800e6), 2).fits is False
+    assert predict(profile, FREE, weak(), 2).fits is None
+    apart = predict(profile, FREE, weak(placement="apart"), 2)
+    assert apart.memory == pytest.approx(400e6 + 10e6 + 1000 * 100)
+
+
+@pytest.mark.parametrize("link", LINKS.values(), ids=lambda link: link.name)
+def test_efficiency_never_rises_with_the_nodes(profile: Profile, link: Link) -> None:
+    found = [predict(profile, link, weak(images=10**9), 2**p) for p in range(12)]
+    efficiencies = [one.efficiency for one in found]
+    assert efficiencies == sorted(efficiencies, reverse=True)
+    assert all(0 < one <= 1 + 1e-9 for one in efficiencies)
+
+
+def test_refusals(profile: Profile) -> None:
+    with pytest.raises(UserError, match="either the batch"):
+        Job(images=10)
+    with pytest.raises(UserError, match="images is 0"):
+        weak(images=0)
+    with pytest.raises(UserError, match="variation"):
+        weak(variation=1.5)
+    with pytest.raises(UserError, match="even number of processes"):
+        predict(profile, FREE, weak(placement="apart"), 3)
+    one = dataclasses.replace(profile, networks=1)
+    with pytest.raises(UserError, match="this is 1 network on 2"):
+        predict(one, FREE, weak(placement="apart"), 2)
+    with pytest.raises(UserError, match="nothing to do for some of 8 processes"):
+        predict(profile, FREE, Job(images=10, batch=4), 8)
+
+
+def test_advice_names_the_change(profile: Profile) -> None:
+    job = weak(memory=1e6)
+    text = advice([predict(profile, SLOW, job, nodes) for nodes in (1, 2)], job, profile)
+    assert "exchange" in text
+    assert "--placement apart" in text
+    assert "Up to 1 node it is the networks' own work." in text
+    assert "do not fit into 1 MB" in text
+    job = weak(storage=1e3)
+    assert "thresher pack" in advice([predict(profile, FREE, job, 1)], job, profile)
+
+
+def test_published_figures_stay_as_reported() -> None:
+    """The comparison of docs/scaling.md, failures and all."""
+    ratios = {}
+    for case in CASES:
+        job = Job(
+            images=1_281_167, batch_per_process=case.batch_per_node, overlap=False,
+            algorithm="hierarchical", storage=STORAGE,
+        )  # fmt: skip
+        found = predict(case.profile, machine(), job, NODES)
+        ratios[case.profile.network] = found.speedup / case.speedup - 1
+    assert ratios["alexnet"] == pytest.approx(0.087, abs=0.002)
+    assert ratios["resnet50"] == pytest.approx(0.429, abs=0.002)
+
+
+def test_line() -> None:
+    assert Line(1.0, 2.0)(3) == 7.0
