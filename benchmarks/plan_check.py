@@ -1,0 +1,243 @@
+"""How well ``thresher plan`` predicts: against swCaffe's published speed-ups, and our own runs.
+
+    python benchmarks/plan_check.py [--out docs/figures]
+    python benchmarks/plan_check.py --measured scaling.json --profile profile.json --cores 2
+        [--link our-link.yaml …] [--out docs/figures]
+
+prints the comparison and a last line of JSON; with --out it writes scaling.json and scaling.svg
+there. The swCaffe part needs no machine but this one and takes a second.
+
+--measured is a list of records, as ``benchmarks/scaling.py`` writes them:
+
+    {"processes": int, "placement": "together" | "apart", "mode": "weak" | "strong", "link": name,
+     "images_per_second": float, "batch_per_process": int, "exposed_seconds": float,
+     "bytes_per_step": float}
+
+--profile is what ``thresher bench profile`` measured on one process of the same machine, --cores
+the cores that all processes shared. A record's link is a preset of ``thresher plan`` or the name
+in one of the --link files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from plan_chart import Panel, Series, draw
+
+from thresher.plan.link import Link, load_link
+from thresher.plan.predict import Job, Prediction, predict
+from thresher.plan.profile import Line, Profile
+from thresher.plan.published import CASES, NODES, STORAGE, Published, machine
+
+IMAGES = 1_281_167
+"""ImageNet's training set."""
+COUNTS = [2**p for p in range(11)]
+
+
+def swcaffe(
+    case: Published, nodes: int = NODES, link: Link | None = None, **change: Any
+) -> Prediction:
+    """The planner's prediction from published figures alone; ``change`` for sensitivity."""
+    profile = change.pop("profile", case.profile)
+    options: dict[str, Any] = {
+        "batch_per_process": case.batch_per_node,
+        "algorithm": "hierarchical",
+        "storage": STORAGE,
+        **change,
+    }
+    job = Job(images=IMAGES, overlap=False, **options)
+    return predict(profile, link or machine(), job, nodes)
+
+
+def sensitivity(case: Published) -> dict[str, float]:
+    """Predicted speed-up on 1,024 nodes under one change at a time; none of them is a fit."""
+    base = machine()
+
+    def wires(factor: float = 1.0, latency: float = 1.0) -> Link:
+        levels = [
+            replace(level, bandwidth=level.bandwidth * factor, latency=level.latency * latency)
+            for level in base.levels
+        ]
+        return replace(base, levels=tuple(levels))
+
+    def speed(factor: float) -> Profile:
+        lines = {
+            name: Line(0.0, getattr(case.profile, name).slope / factor)
+            for name in ("forward", "backward")
+        }
+        return replace(case.profile, **lines)
+
+    found = {
+        "as published": swcaffe(case),
+        "all-reduce blind to supernodes": swcaffe(case, algorithm="halving-doubling"),
+        "peak bandwidth, 16 GB/s": swcaffe(case, link=wires(16 / 12)),
+        "half the bandwidth, 6 GB/s": swcaffe(case, link=wires(0.5)),
+        "ten times the latency": swcaffe(case, link=wires(latency=10)),
+        "adding up at 10 GB/s": swcaffe(case, link=replace(base, reduction=10e9)),
+        "nodes twice as fast": swcaffe(case, profile=speed(2)),
+        "nodes half as fast": swcaffe(case, profile=speed(0.5)),
+        "half the images per node": swcaffe(case, batch_per_process=case.batch_per_node // 2),
+        "a quarter of the images per node": swcaffe(
+            case, batch_per_process=case.batch_per_node // 4
+        ),
+        "step times vary by 5 %": swcaffe(case, variation=0.05),
+        "all storage through 32 GB/s": swcaffe(case, storage=32e9),
+    }
+    return {name: one.speedup for name, one in found.items()}
+
+
+def compare(case: Published) -> dict[str, Any]:
+    found = swcaffe(case)
+    # What the exchange must have taken if everything else were as in the model.
+    implied = found.compute * (NODES / case.speedup - 1)
+    size = case.profile.gradient_bytes
+    return {
+        "network": case.profile.network,
+        "batch_per_node": case.batch_per_node,
+        "published": case.speedup,
+        "predicted": round(found.speedup, 2),
+        "error": round(found.speedup / case.speedup - 1, 4),
+        "exchange_seconds": round(found.exposed, 4),
+        "implied_exchange_seconds": round(implied, 3),
+        "implied_bytes_per_second": round(2 * size * (NODES - 1) / NODES / implied),
+        "sensitivity": {name: round(value, 1) for name, value in sensitivity(case).items()},
+    }
+
+
+def swapped() -> list[Published]:
+    """The same speed-ups with the networks the other way round, see docs/scaling.md."""
+    first, second = CASES
+    return [
+        replace(first, speedup=second.speedup, source="abstract, swapped"),
+        replace(second, speedup=first.speedup, source="abstract, swapped"),
+    ]
+
+
+def check_measured(
+    records: list[dict[str, Any]], profile: Profile, links: dict[str, Link], cores: int
+) -> list[dict[str, Any]]:
+    """Every record with its prediction: the machine is one node whose cores all processes share."""
+    rows = []
+    for record in records:
+        processes = int(record["processes"])
+        job = Job(
+            images=IMAGES,
+            batch_per_process=int(record["batch_per_process"]),
+            processes_per_node=processes,
+            placement=record["placement"],
+            cores_per_node=cores,
+            cached=True,
+        )
+        link = links.get(record["link"]) or load_link(record["link"])
+        found = predict(profile, link, job, 1)
+        rows.append(
+            {
+                **record,
+                "predicted_images_per_second": round(found.images_per_second, 2),
+                "predicted_exposed_seconds": round(found.exposed, 5),
+                "error": round(found.images_per_second / record["images_per_second"] - 1, 4),
+            }
+        )
+    return rows
+
+
+def published_panel() -> Panel:
+    series = []
+    for case in CASES:
+        points = [(n, swcaffe(case, n).speedup / n) for n in COUNTS]
+        series.append(Series(f"{case.profile.network}, predicted", points))
+    for case in CASES:
+        point = [(NODES, case.speedup / NODES)]
+        series.append(Series(f"{case.profile.network}, published", point, dots=True))
+    return Panel("swCaffe on Sunway TaihuLight", "nodes", series)
+
+
+def measured_panel(rows: list[dict[str, Any]]) -> Panel:
+    """Images per second over those of the one process, per process."""
+    series = []
+    kinds = sorted({(row["link"], row["placement"], row["mode"]) for row in rows})
+    for kind in kinds:
+        mine = sorted(
+            (row for row in rows if (row["link"], row["placement"], row["mode"]) == kind),
+            key=lambda row: int(row["processes"]),
+        )
+        for key, word in (("predicted_images_per_second", "predicted"),
+                          ("images_per_second", "measured")):  # fmt: skip
+            first = mine[0][key] / mine[0]["processes"]
+            points = [(row["processes"], row[key] / row["processes"] / first) for row in mine]
+            series.append(Series(f"{', '.join(kind)}, {word}", points, dots=word == "measured"))
+    return Panel("Our own processes", "processes", series)
+
+
+def show(rows: list[dict[str, Any]], title: str) -> None:
+    print(f"{title}\n{'network':10}{'batch':>6}{'published':>11}{'predicted':>11}{'error':>8}"
+          f"{'exchange':>10}{'implied':>9}{'at GB/s':>9}")  # fmt: skip
+    for row in rows:
+        print(
+            f"{row['network']:10}{row['batch_per_node']:6}{row['published']:10.1f}x"
+            f"{row['predicted']:10.1f}x{row['error']:+8.1%}{row['exchange_seconds']:8.3f} s"
+            f"{row['implied_exchange_seconds']:7.2f} s{row['implied_bytes_per_second'] / 1e9:9.2f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--measured", type=Path)
+    parser.add_argument("--profile", type=Path)
+    parser.add_argument("--link", type=Path, nargs="*", default=[])
+    parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if args.measured and not args.profile:
+        parser.error("--measured needs --profile, measured on the same machine")
+
+    rows = [compare(case) for case in CASES]
+    turned = [compare(case) for case in swapped()]
+    show(rows, "swCaffe, 1,024 nodes; networks and speed-ups as the abstract orders them")
+    for row in rows:
+        print(f"\n{row['network']} under one change at a time (published {row['published']}x)")
+        for name, value in row["sensitivity"].items():
+            print(f"  {name:34}{value:9.1f}x{value / row['published'] - 1:+9.1%}")
+    print()
+    show(turned, "the same with the networks the other way round")
+
+    panels = [published_panel()]
+    measured = None
+    if args.measured:
+        links = {link.name: link for link in (load_link(str(path)) for path in args.link)}
+        records = json.loads(args.measured.read_text())
+        measured = check_measured(records, Profile.load(args.profile), links, args.cores)
+        panels.append(measured_panel(measured))
+        print(f"\n{'processes':>9} {'link':14}{'placement':10}{'mode':8}{'measured':>10}"
+              f"{'predicted':>11}{'error':>8}")  # fmt: skip
+        for row in measured:
+            print(
+                f"{row['processes']:9} {row['link']:14}{row['placement']:10}{row['mode']:8}"
+                f"{row['images_per_second']:10.1f}{row['predicted_images_per_second']:11.1f}"
+                f"{row['error']:+8.1%}"
+            )
+    result = {
+        "command": "python benchmarks/plan_check.py",
+        "link": asdict(machine()),
+        "swcaffe": rows,
+        "swcaffe_swapped": turned,
+        "measured": measured,
+        "worst_measured_error": max((abs(r["error"]) for r in measured), default=None)
+        if measured
+        else None,
+    }
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "scaling.json").write_text(json.dumps(result, indent=1) + "\n")
+        (args.out / "scaling.svg").write_text(draw(panels))
+    print(json.dumps({key: value for key, value in result.items() if key != "link"}))
+
+
+if __name__ == "__main__":
+    main()
