@@ -2,10 +2,6 @@
 
 The pixels are decoded, so that a damaged image is found, but a JPEG only at a fraction of its
 size and in grey: that is where a scan gets its speed from.
-
-Perceptual hashes come from ImageHash (BSD, kept since 2013, the field's usual choice). It brings
-SciPy for one cosine transform; of the lighter libraries one has had no release since 2022 (dhash)
-and the other's hashes are not of 64 bits (pdqhash).
 """
 
 from __future__ import annotations
@@ -13,17 +9,16 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any, NamedTuple
 
-import imagehash
 import numpy as np
 import xxhash
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from thresher.scan.hashes import dhash, icon_of, phash
 from thresher.sources.manifest import OK
 from thresher.sources.probe import MOST_PIXELS
 from thresher.sources.request import printable
 
 VERSION = 1  # raise it when a column changes its meaning: older results are then not reused
-ICON_SIDE = 32  # what ImageHash's phash works on; taken once for both hashes
 DRAFT_SIDE = 32  # a JPEG is decoded at the smallest eighth that is at least this large
 BOMB = "too many pixels: it may be a decompression bomb"
 TRUNCATED = "truncated image"
@@ -33,7 +28,8 @@ PICKLE = "refused: a pickle, which runs code when loaded"
 # other programs (EPS runs Ghostscript) for whatever name the file has.
 _WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
-_LEVELS = np.arange(256, dtype=np.float64)
+_MOMENTS = np.arange(256, dtype=np.float64) ** np.arange(3)[:, None]
+"""Grey levels to the power of 0, 1 and 2."""
 
 Image.init()
 _FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
@@ -125,21 +121,15 @@ def _grey(image: Image.Image) -> Image.Image:
 
 def _measure(grey: Image.Image) -> dict[str, Any]:
     # From the histogram, which Pillow counts in C: no copy of a large image as floats.
-    counts = np.asarray(grey.histogram(), dtype=np.float64)
-    counts /= counts.sum()
-    mean = float(counts @ _LEVELS)
-    variance = float(counts @ (_LEVELS - mean) ** 2)
-    icon = grey.resize((ICON_SIDE, ICON_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    total, levels, squares = (_MOMENTS @ grey.histogram()).tolist()
+    mean = levels / total
+    icon = icon_of(grey)
     return {
         "mean": mean,
-        "std": max(variance, 0.0) ** 0.5,
-        "phash": _to_int(imagehash.phash(icon)),
-        "dhash": _to_int(imagehash.dhash(icon)),
+        "std": max(squares / total - mean * mean, 0.0) ** 0.5,
+        "phash": phash(icon),
+        "dhash": dhash(icon),
     }
-
-
-def _to_int(found: Any) -> int:
-    return int.from_bytes(np.packbits(found.hash).tobytes(), "big")
 
 
 def _damage(error: Exception) -> str:
