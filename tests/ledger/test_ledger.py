@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import torch
 
 from thresher.ledger.ledger import Ledger
@@ -42,9 +43,22 @@ def test_update_writes_only_valid_places_and_counts_them() -> None:
 
 def test_state_comes_back() -> None:
     ledger, other = make(), make()
-    ledger.overwrite({"trust": torch.tensor([0.1, 0.2, 0.3])})
+    ledger.overwrite([{"trust": torch.tensor([0.1, 0.2, 0.3])}])
     other.load_state_dict(ledger.state_dict())
     assert torch.equal(other.columns["trust"], ledger.columns["trust"])
+
+
+def test_columns_are_written_anew_part_by_part() -> None:
+    """Each part may be worked out from the rows it replaces."""
+    ledger = make()
+    parts = (slice(0, 2), slice(2, 3))
+    ledger.overwrite({"trust": ledger.columns["trust"][part] + 1} for part in parts)
+    assert ledger.columns["trust"].tolist() == [2, 2, 2]
+    ledger.overwrite({"trust": torch.full((1,), 7.0 * row)} for row in range(3))
+    assert ledger.columns["trust"].tolist() == [0, 7, 14]
+    ledger.overwrite(())
+    with pytest.raises(AssertionError):
+        ledger.overwrite([{"trust": torch.zeros(2)}])
 
 
 def test_table_for_people(tmp_path: Path) -> None:

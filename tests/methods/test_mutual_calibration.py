@@ -10,29 +10,23 @@ from thresher.errors import UserError
 from thresher.ledger.history import LedgerHistory
 from thresher.ledger.ledger import Ledger
 from thresher.methods.base import Task
-from thresher.methods.belief import to_dense, to_sparse
+from thresher.methods.belief import Belief, as_columns, recall, to_dense, to_sparse
 from thresher.methods.mutual_calibration import (
     MutualCalibration,
     MutualCalibrationOptions,
     split_into_rounds,
 )
-from thresher.methods.noise_matrix import estimate_noise_matrix, posterior, sharpen
+from thresher.methods.noise_matrix import estimate_noise_matrix, posterior
 from thresher.types import Batch, Network, Networks, Progress
 
 
-def test_sharpen_squares_and_normalises() -> None:
-    out = sharpen(torch.tensor([[0.6, 0.2, 0.2], [0.0, 0.0, 0.0]]), 2.0)
-    # 0.36, 0.04, 0.04 over 0.44
-    torch.testing.assert_close(out[0], torch.tensor([36.0, 4.0, 4.0]) / 44, atol=1e-4, rtol=0)
-    torch.testing.assert_close(out[1], torch.full((3,), 1 / 3))
-
-
 def test_posterior_is_bayes() -> None:
-    prior = torch.tensor([[0.8, 0.2]])
+    prior = Belief(torch.tensor([[1, 0]]), torch.tensor([[0.2, 0.8]]))
     matrix = torch.tensor([[0.9, 0.1], [0.4, 0.6]])
-    # given 1: 0.8 * 0.1 = 0.08 against 0.2 * 0.6 = 0.12
-    out = posterior(prior, torch.tensor([1]), matrix)
-    torch.testing.assert_close(out, torch.tensor([[0.4, 0.6]]))
+    # given 1: 0.2 * 0.6 = 0.12 for class 1 against 0.8 * 0.1 = 0.08 for class 0
+    torch.testing.assert_close(
+        posterior(prior, torch.tensor([1]), matrix), torch.tensor([[0.6, 0.4]])
+    )
 
 
 def recorded(first: torch.Tensor, second: torch.Tensor, labels: list[int]) -> tuple:
@@ -41,9 +35,8 @@ def recorded(first: torch.Tensor, second: torch.Tensor, labels: list[int]) -> tu
     )
     ledger = Ledger(np.arange(len(labels)), np.array(labels), method.columns)
     for index, probs in enumerate((first, second), start=1):
-        classes, values = to_sparse(probs)
-        ledger.overwrite({f"record_{index}_class": classes, f"record_{index}_prob": values})
-    ledger.overwrite({"record_weight": torch.ones(len(labels))})
+        ledger.overwrite([as_columns(f"record_{index}", to_sparse(probs, ledger.labels))])
+    ledger.overwrite([{"record_weight": torch.ones(len(labels))}])
     return method, ledger, LedgerHistory(ledger, lambda values: values)
 
 
@@ -53,7 +46,7 @@ def test_noise_matrix_counts_what_sure_predictions_say() -> None:
     _, _, history = recorded(probs, probs, [0, 0, 1, 1])
     matrix = estimate_noise_matrix(
         history,
-        lambda rows: to_dense(rows["record_1_class"], rows["record_1_prob"], 2),
+        lambda rows, labels: recall(rows, "record_1", labels),
         lambda rows: rows["record_weight"] > 0,
         2,
         steps=5,
@@ -70,7 +63,7 @@ def test_each_networks_labels_are_judged_by_the_other() -> None:
     other[0] = torch.tensor([0.01, 0.98, 0.01])
     labels = [0, 1, 2] * 4
     method, _, history = recorded(other, sure, labels)
-    columns = method.begin_epoch(history, Progress(16, 60, 0, 60, round=1, rounds=3))
+    (columns,) = method.begin_epoch(history, Progress(16, 60, 0, 60, round=1, rounds=3))
     trust = columns["trust"]
     assert trust[0, 0] > 0.95, "the peer of network 1 believes the label"
     assert trust[0, 1] < 0.05, "the peer of network 2 does not"
@@ -81,7 +74,7 @@ def test_each_networks_labels_are_judged_by_the_other() -> None:
 def test_samples_never_recorded_do_not_count_for_the_noise_matrix() -> None:
     probs = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     method, ledger, history = recorded(probs, probs, [0, 1, 1])
-    ledger.overwrite({"record_weight": torch.tensor([1.0, 1.0, 0.0])})
+    ledger.overwrite([{"record_weight": torch.tensor([1.0, 1.0, 0.0])}])
     matrix = method._noise_matrices(history)[0]
     # One count of its own in each row and half a count spread over each label.
     expected = torch.tensor([[1.5, 0.5], [0.5, 1.5]]) / 2
@@ -91,8 +84,8 @@ def test_samples_never_recorded_do_not_count_for_the_noise_matrix() -> None:
 def test_nothing_is_judged_within_a_round_or_in_the_first() -> None:
     probs = torch.full((3, 3), 1 / 3)
     method, _, history = recorded(probs, probs, [0, 1, 2])
-    assert method.begin_epoch(history, Progress(0, 60, 0, 60)) == {}
-    assert method.begin_epoch(history, Progress(17, 60, 0, 60, round=1, round_epoch=1)) == {}
+    for progress in (Progress(0, 60, 0, 60), Progress(17, 60, 0, 60, round=1, round_epoch=1)):
+        assert list(method.begin_epoch(history, progress)) == []
 
 
 def test_step_by_hand() -> None:
@@ -107,11 +100,9 @@ def test_step_by_hand() -> None:
     networks = Networks((Network(student, student),) * 2)
     image = torch.zeros(1, 3, 4, 4)
     batch = Batch(torch.zeros(1).long(), (image, image), torch.tensor([1]), torch.tensor([True]))
-    classes, probs = to_sparse(torch.tensor([[1.0, 0.0]]))
     history = {
         "trust": torch.tensor([[0.25, 1.0]]),
-        "guess_class": classes,
-        "guess_prob": probs,
+        **as_columns("guess", to_sparse(torch.tensor([[1.0, 0.0]]), batch.labels)),
         "record_weight": torch.zeros(1),
     }
     result = method.step(
@@ -145,7 +136,7 @@ def test_records_are_a_running_mean_without_bias_to_the_start() -> None:
         result = method.step(networks, batch, rows, late)
         ledger.update(torch.tensor([0]), batch.valid, result.records)
     columns = ledger.columns
-    mean = to_dense(columns["record_2_class"], columns["record_2_prob"], 2)
+    mean = to_dense(recall(columns, "record_2", ledger.labels), 2)
     # weights 0.5 and 1: (0.5 * 0.8 + 0.2) / 1.5 = 0.4
     assert mean[0, 0].item() == pytest.approx(0.4, abs=1e-3)
     assert columns["record_weight"].tolist() == [1.5]
@@ -172,10 +163,3 @@ def test_rounds(epochs: int, samples: int, wanted: int | None, rounds: tuple[int
 def test_impossible_rounds_are_refused(epochs: int, wanted: int) -> None:
     with pytest.raises(UserError, match=r"--mct\.rounds"):
         split_into_rounds(Task(10, 2000, epochs, False), wanted)
-
-
-def test_sparse_beliefs_keep_the_likeliest_classes() -> None:
-    probs = torch.linspace(0, 1, 40)[None] / 20
-    dense = to_dense(*to_sparse(probs), 40)
-    torch.testing.assert_close(dense[0, 24:], probs[0, 24:], atol=1e-4, rtol=0)
-    assert (dense[0, :24] == 0).all()

@@ -6,7 +6,7 @@ batch's filling places write there, so that updates keep one shape and need no t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Ledger:
         self.ids = np.asarray(ids, dtype=np.int64)
         self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64), device=device)
         self._columns: dict[str, Tensor] = {}
-        for column in (Column("seen", dtype="int32"), *columns):
+        for column in (Column("seen", dtype="int16"), *columns):
             shape = (len(ids) + 1,) if column.width == 1 else (len(ids) + 1, column.width)
             dtype = getattr(torch, column.dtype)
             self._columns[column.name] = torch.full(
@@ -63,11 +63,20 @@ class Ledger:
         """Every column without its scratch row; views, not copies."""
         return {name: values[:-1] for name, values in self._columns.items()}
 
-    def overwrite(self, columns: Mapping[str, Tensor]) -> None:
-        """Write whole columns anew, [n, ...] each."""
-        for name, values in columns.items():
-            column = self._columns[name]
-            column[:-1] = values.reshape(-1, *column.shape[1:]).to(column.dtype)
+    def overwrite(self, parts: Iterable[Rows]) -> None:
+        """Write columns anew, one stretch of rows after the other; all rows or none.
+
+        Args:
+            parts: columns of each stretch, name to [size, ...]. A part is written before the next
+                is asked for, so that it may be worked out from the rows it replaces.
+        """
+        stop = 0
+        for part in parts:
+            start, stop = stop, stop + len(next(iter(part.values())))
+            for name, values in part.items():
+                column = self._columns[name]
+                column[start:stop] = values.reshape(-1, *column.shape[1:]).to(column.dtype)
+        assert stop in (0, len(self)), "every row is written, or none"
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as tensors."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from thresher.errors import UserError
+from thresher.methods.belief import class_dtype
 from thresher.types import Batch, Column, Judgement, Networks, Progress, Rows, StepResult, View
 
 
@@ -48,11 +49,12 @@ class Method(Protocol):
 
     def __init__(self, options: Any, task: Task) -> None: ...
 
-    def begin_epoch(self, history: History, progress: Progress) -> Mapping[str, Tensor]:
+    def begin_epoch(self, history: History, progress: Progress) -> Iterable[Rows]:
         """Look at all samples before an epoch.
 
         Returns:
-            Columns to write anew for every sample of this rank, often none: name to [n, ...].
+            Columns to write anew for every sample of this rank, often none: for each chunk of
+            the history, in order, name to [size, ...]. A chunk is written before the next is made.
         """
 
     def step(
@@ -62,6 +64,10 @@ class Method(Protocol):
 
     def judge(self, history: History) -> Judgement:
         """Say in the end what to believe of each given label."""
+
+
+CHUNK = 2**14
+"""Samples of the history at a time: what is made of their beliefs fits into some megabytes."""
 
 
 class History(Protocol):
@@ -78,11 +84,6 @@ class History(Protocol):
         """Add up what each rank found in its samples; the same result on every rank."""
 
 
-def chunk_size(num_classes: int) -> int:
-    """Samples whose distributions over all classes fit into some tens of megabytes."""
-    return max(1024, 2**23 // num_classes)
-
-
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Refuse a method's option outside ``low`` to ``high``.
 
@@ -93,14 +94,14 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise UserError(f"--{name} is {value:g}; it must lie between {low:g} and {high:g}.")
 
 
-def basic_columns(networks: int) -> tuple[Column, ...]:
+def basic_columns(networks: int, num_classes: int) -> tuple[Column, ...]:
     """What every method keeps per network, see ``record_basics``; and the given label's weight."""
     return (
-        Column("loss", networks),
-        Column("prob_given", networks),
-        Column("top1", networks, "int32"),
-        Column("confidence", networks),
-        Column("weight", networks, initial=1.0),
+        Column("loss", networks, "float16"),
+        Column("prob_given", networks, "float16"),
+        Column("top1", networks, class_dtype(num_classes)),
+        Column("confidence", networks, "float16"),
+        Column("weight", networks, "float16", initial=1.0),
     )
 
 
@@ -118,7 +119,8 @@ def record_basics(
     tops = [p.detach().max(dim=1) for p in probs]
     given = [p.detach().gather(1, labels[:, None])[:, 0] for p in probs]
     return {
-        "loss": torch.stack([loss.detach() for loss in losses], dim=1),
+        # The column is float16, which ends at 65,504.
+        "loss": torch.stack([loss.detach().clamp(max=6e4) for loss in losses], dim=1),
         "prob_given": torch.stack(given, dim=1),
         "top1": torch.stack([top.indices for top in tops], dim=1),
         "confidence": torch.stack([top.values for top in tops], dim=1),

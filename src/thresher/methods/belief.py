@@ -1,32 +1,89 @@
-"""A running average of predictions per sample, kept sparse: the k most likely classes.
+"""Predictions per sample, kept sparse: the given label first, then the likeliest other classes.
 
-Exact while C <= k. Beyond that the classes outside the top k are taken to share nothing, so that
-a sample costs 6 bytes per kept class however many classes there are.
+Exact while C <= k, the classes kept. Beyond that the classes left out are taken to share nothing,
+so that what a sample costs, in memory and in time, does not grow with the number of classes. The
+given label is always kept, since it is what is judged: a wrong label may be far from likely.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from thresher.types import Column
+from thresher.types import Column, Rows
 
 WIDTH = 16
+_TINY = 1e-6
 
 
-def belief_columns(name: str, num_classes: int) -> tuple[Column, Column]:
-    """Ledger columns of one belief: class indices and their probabilities."""
-    width = min(WIDTH, num_classes)
+class Belief(NamedTuple):
+    """What is thought of each sample.
+
+    Attributes:
+        classes: int64[B, K], the given label first; each at most once where anything is recorded.
+        probs: float32[B, K], their probabilities; rows of zeros where nothing is recorded.
+    """
+
+    classes: Tensor
+    probs: Tensor
+
+
+def class_dtype(num_classes: int) -> str:
+    """The smallest type for a class index that every device can index and copy."""
+    if num_classes <= 2**8:
+        return "uint8"
+    return "int16" if num_classes <= 2**15 else "int32"
+
+
+def belief_columns(name: str, num_classes: int, width: int = WIDTH) -> tuple[Column, Column]:
+    """Ledger columns of one belief in ``width`` classes; the first goes without saying."""
+    width = min(width, num_classes)
     return (
-        Column(f"{name}_class", width, "int32", initial=0),
-        Column(f"{name}_prob", width, "float16", initial=0),
+        Column(f"{name}_class", max(1, width - 1), class_dtype(num_classes)),
+        Column(f"{name}_prob", width, "float16"),
     )
 
 
-def to_dense(classes_BK: Tensor, probs_BK: Tensor, num_classes: int) -> Tensor:
+def recall(rows: Rows, name: str, labels: Tensor) -> Belief:
+    """The belief in these columns."""
+    num = len(labels)
+    probs = rows[f"{name}_prob"].reshape(num, -1).float()
+    others = rows[f"{name}_class"].reshape(num, -1)[:, : probs.shape[1] - 1].long()
+    return Belief(torch.cat([labels[:, None], others], dim=1), probs)
+
+
+def as_columns(name: str, belief: Belief) -> dict[str, Tensor]:
+    """Values for ``belief_columns``, of a belief of their width."""
+    return {f"{name}_class": belief.classes[:, 1:], f"{name}_prob": belief.probs}
+
+
+def to_dense(belief: Belief, num_classes: int) -> Tensor:
     """The belief as float32[B, C]; rows sum to at most 1."""
-    dense = torch.zeros(len(classes_BK), num_classes, device=probs_BK.device)
-    return dense.scatter_add_(1, classes_BK.long(), probs_BK.float())
+    dense = torch.zeros(len(belief.classes), num_classes, device=belief.probs.device)
+    return dense.scatter_add_(1, belief.classes, belief.probs)
+
+
+def to_sparse(dense_BC: Tensor, labels: Tensor, width: int = WIDTH) -> Belief:
+    """The given label and the likeliest others, ``width`` classes together."""
+    given = labels[:, None]
+    num_others = min(width, dense_BC.shape[1]) - 1
+    others = dense_BC.scatter(1, given, -1.0).topk(num_others, dim=1)
+    return Belief(
+        torch.cat([given, others.indices], dim=1),
+        torch.cat([dense_BC.gather(1, given), others.values], dim=1),
+    )
+
+
+def narrowed(belief: Belief, width: int) -> Belief:
+    """The given label and the likeliest of the others, ``width`` classes together."""
+    others = belief.probs[:, 1:].topk(width - 1, dim=1)
+    classes = belief.classes[:, 1:].gather(1, others.indices)
+    return Belief(
+        torch.cat([belief.classes[:, :1], classes], dim=1),
+        torch.cat([belief.probs[:, :1], others.values], dim=1),
+    )
 
 
 def blend(old_BC: Tensor, probs_BC: Tensor, keep: Tensor | float) -> Tensor:
@@ -34,7 +91,23 @@ def blend(old_BC: Tensor, probs_BC: Tensor, keep: Tensor | float) -> Tensor:
     return old_BC * keep + probs_BC * (1 - keep)
 
 
-def to_sparse(dense_BC: Tensor) -> tuple[Tensor, Tensor]:
-    """The ``WIDTH`` most likely classes (int32) and their probabilities (float16)."""
-    top = dense_BC.topk(min(WIDTH, dense_BC.shape[1]), dim=1)
-    return top.indices.to(torch.int32), top.values.to(torch.float16)
+def sharpen(probs: Tensor, power: float) -> Tensor:
+    """probs^power, normalised again; float32[B, K]. A row of zeros becomes uniform."""
+    probs = probs.clamp(min=_TINY)
+    # The likeliest becomes 1, so that no power makes a row vanish.
+    powers = (probs / probs.amax(dim=1, keepdim=True)).pow(power)
+    return powers / powers.sum(dim=1, keepdim=True)
+
+
+def mean_of_two(one: Belief, other: Belief) -> Belief:
+    """The mean of two beliefs of the same samples over the classes of either, [B, 2 K] each.
+
+    A class of both stands among the first K; its place among the second has the probability 0.
+    """
+    same_BKK = one.classes[:, :, None] == other.classes[:, None, :]
+    shared = torch.where(same_BKK, other.probs[:, None, :], 0.0).sum(dim=2)
+    alone = other.probs.masked_fill(same_BKK.any(dim=1), 0.0)
+    return Belief(
+        torch.cat([one.classes, other.classes], dim=1),
+        torch.cat([one.probs + shared, alone], dim=1) / 2,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from thresher.config import option
 from thresher.losses import cross_entropy
 from thresher.methods.base import (
+    CHUNK,
     History,
     Task,
     basic_columns,
     check_range,
-    chunk_size,
     join,
     record_basics,
 )
-from thresher.methods.belief import belief_columns, blend, to_dense, to_sparse
+from thresher.methods.belief import as_columns, belief_columns, blend, recall, to_dense, to_sparse
 from thresher.types import Batch, Column, Judgement, Networks, Progress, Rows, StepResult, View
 
 
@@ -48,13 +48,13 @@ class CrossEntropy:
         self.num_classes = task.num_classes
         self.rounds = (task.epochs,)
         self.columns: tuple[Column, ...] = (
-            *basic_columns(self.networks),
+            *basic_columns(self.networks, task.num_classes),
             *belief_columns("belief", task.num_classes),
         )
 
-    def begin_epoch(self, history: History, progress: Progress) -> Mapping[str, Tensor]:  # noqa: ARG002
+    def begin_epoch(self, history: History, progress: Progress) -> Iterable[Rows]:  # noqa: ARG002
         """Nothing to prepare: every sample counts."""
-        return {}
+        return ()
 
     def step(
         self, networks: Networks, batch: Batch, history: Rows, progress: Progress
@@ -75,11 +75,11 @@ class CrossEntropy:
         records = record_basics(probs, losses, batch.labels, given)
         # Plain mean over epochs: a label learnt late, as wrong ones are, keeps a low mean.
         belief = blend(
-            to_dense(history["belief_class"], history["belief_prob"], self.num_classes),
+            to_dense(recall(history, "belief", batch.labels), self.num_classes),
             torch.stack(probs).mean(dim=0),
             keep=progress.epoch / (progress.epoch + 1),
         )
-        records["belief_class"], records["belief_prob"] = to_sparse(belief)
+        records |= as_columns("belief", to_sparse(belief, batch.labels))
         return StepResult(
             loss_sums=tuple((weight * loss).sum() for loss in all_losses),
             weight_sums=(weight.sum(),) * self.networks,
@@ -88,18 +88,14 @@ class CrossEntropy:
 
     def judge(self, history: History) -> Judgement:
         """Compare the mean probability of the given label with that of its strongest rival."""
-        return join(
-            self._judge(rows, labels)
-            for rows, labels in history.chunks(chunk_size(self.num_classes))
-        )
+        return join(self._judge(rows, labels) for rows, labels in history.chunks(CHUNK))
 
     def _judge(self, rows: Rows, labels: Tensor) -> Judgement:
-        belief = to_dense(rows["belief_class"], rows["belief_prob"], self.num_classes)
-        given = belief.gather(1, labels[:, None])[:, 0]
-        rival = belief.scatter(1, labels[:, None], 0.0).amax(dim=1)
-        top = belief.max(dim=1)
+        classes, probs = recall(rows, "belief", labels)
+        given, rival = probs[:, 0], probs[:, 1:].amax(dim=1)
+        top = probs.max(dim=1)
         return Judgement(
             clean_probability=given / (given + rival).clamp(min=1e-6),
-            suggested=top.indices,
+            suggested=classes.gather(1, top.indices[:, None])[:, 0],
             confidence=top.values,
         )

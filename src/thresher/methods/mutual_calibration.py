@@ -23,7 +23,8 @@ estimates the noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,16 +36,27 @@ from thresher.config import option
 from thresher.errors import UserError
 from thresher.losses import soft_cross_entropy
 from thresher.methods.base import (
+    CHUNK,
     History,
     Task,
     basic_columns,
     check_range,
-    chunk_size,
     join,
     record_basics,
 )
-from thresher.methods.belief import belief_columns, to_dense, to_sparse
-from thresher.methods.noise_matrix import estimate_noise_matrix, posterior, sharpen
+from thresher.methods.belief import (
+    WIDTH,
+    Belief,
+    as_columns,
+    belief_columns,
+    mean_of_two,
+    narrowed,
+    recall,
+    sharpen,
+    to_dense,
+    to_sparse,
+)
+from thresher.methods.noise_matrix import estimate_noise_matrix, posterior
 from thresher.types import Batch, Column, Judgement, Networks, Progress, Rows, StepResult, View
 
 ROUND_SHARES = (16 / 60, 16 / 60, 28 / 60)
@@ -88,26 +100,24 @@ class MutualCalibration:
         self.num_classes = task.num_classes
         self.rounds = split_into_rounds(task, options.rounds)
         self.columns: tuple[Column, ...] = (
-            *basic_columns(self.networks),
-            Column("record_weight"),
+            *basic_columns(self.networks, task.num_classes),
+            Column("record_weight", dtype="float16"),
             *belief_columns("record_1", task.num_classes),
             *belief_columns("record_2", task.num_classes),
-            Column("trust", self.networks, initial=1.0),
+            Column("trust", self.networks, "float16", initial=1.0),
             *belief_columns("guess", task.num_classes),
         )
 
-    def begin_epoch(self, history: History, progress: Progress) -> Mapping[str, Tensor]:
+    def begin_epoch(self, history: History, progress: Progress) -> Iterator[Rows]:
         """Between rounds, let each network's labels be judged by the other's record."""
         if progress.round == 0 or progress.round_epoch > 0:
-            return {}
+            return
         matrices = self._noise_matrices(history)
-        parts = [
-            self._calibrate(rows, labels, matrices)
-            for rows, labels in history.chunks(chunk_size(self.num_classes))
-        ]
-        columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        # The coming round records afresh: what a network saw under worse labels is not averaged in.
-        return {**columns, "record_weight": torch.zeros_like(columns["trust"][:, 0])}
+        for rows, labels in history.chunks(CHUNK):
+            columns = self._calibrate(rows, labels, matrices)
+            # The coming round records afresh: what a network saw under worse labels is not
+            # averaged in.
+            yield {**columns, "record_weight": torch.zeros_like(columns["trust"][:, 0])}
 
     def step(
         self, networks: Networks, batch: Batch, history: Rows, progress: Progress
@@ -141,7 +151,7 @@ class MutualCalibration:
             probs.append(of_weak.detach().softmax(dim=1))
         records = record_basics(probs, losses, batch.labels, list(history["trust"].unbind(dim=1)))
         if self._is_recording(progress):
-            records |= self._record(networks, weak, history)
+            records |= self._record(networks, weak, batch.labels, history)
         return StepResult(tuple(loss_sums), tuple(weight_sums), records)
 
     def judge(self, history: History) -> Judgement:
@@ -149,22 +159,29 @@ class MutualCalibration:
         matrices = self._noise_matrices(history)
         return join(
             self._judge(self._calibrate(rows, labels, matrices), labels)
-            for rows, labels in history.chunks(chunk_size(self.num_classes))
+            for rows, labels in history.chunks(CHUNK)
         )
 
     def _judge(self, columns: Rows, labels: Tensor) -> Judgement:
-        top = torch.stack(self._targets(columns, labels)).mean(dim=0).max(dim=1)
+        trust = columns["trust"].mean(dim=1)
+        classes, guess = recall(columns, "guess", labels)
+        target = guess * (1 - trust[:, None])
+        target[:, 0] += trust
+        top = target.max(dim=1)
         return Judgement(
-            clean_probability=columns["trust"].mean(dim=1),
-            suggested=top.indices,
+            clean_probability=trust,
+            suggested=classes.gather(1, top.indices[:, None])[:, 0],
             confidence=top.values,
         )
 
     def _targets(self, columns: Rows, labels: Tensor) -> list[Tensor]:
         """Equation (4) for each network, float[B, C]; plain labels while trust is 1."""
         given = F.one_hot(labels, self.num_classes).float()
-        guess = to_dense(columns["guess_class"], columns["guess_prob"], self.num_classes)
-        return [w[:, None] * given + (1 - w[:, None]) * guess for w in columns["trust"].unbind(1)]
+        guess = to_dense(recall(columns, "guess", labels), self.num_classes)
+        return [
+            w[:, None] * given + (1 - w[:, None]) * guess
+            for w in columns["trust"].float().unbind(1)
+        ]
 
     def _smoothed(self, targets: Tensor) -> Tensor:
         share = self.options.label_smoothing
@@ -173,28 +190,26 @@ class MutualCalibration:
     def _is_recording(self, progress: Progress) -> bool:
         return progress.round_epoch + 1 > (1 - self.options.record_share) * progress.round_epochs
 
-    def _record(self, networks: Networks, weak: Tensor, history: Rows) -> dict[str, Tensor]:
+    def _record(
+        self, networks: Networks, weak: Tensor, labels: Tensor, history: Rows
+    ) -> dict[str, Tensor]:
         """Fold the teachers' predictions into the running means, without a bias to the start."""
-        before = history["record_weight"] * self.options.momentum
+        before = history["record_weight"].float() * self.options.momentum
         keep = (before / (before + 1))[:, None]
         records = {"record_weight": before + 1}
         for index, logits in enumerate(networks.teachers(weak), start=1):
-            old = self._recorded(history, index)
+            name = f"record_{index}"
+            old = to_dense(recall(history, name, labels), self.num_classes)
             mean = old * keep + logits.softmax(dim=1) * (1 - keep)
-            records[f"record_{index}_class"], records[f"record_{index}_prob"] = to_sparse(mean)
+            records |= as_columns(name, to_sparse(mean, labels))
         return records
-
-    def _recorded(self, rows: Rows, index: int) -> Tensor:
-        return to_dense(
-            rows[f"record_{index}_class"], rows[f"record_{index}_prob"], self.num_classes
-        )
 
     def _noise_matrices(self, history: History) -> tuple[Tensor, Tensor]:
         """Equation (1) from the record of each network."""
         first, second = (
             estimate_noise_matrix(
                 history,
-                lambda rows, index=index: self._prior(rows, index),  # type: ignore[misc]
+                functools.partial(self._prior, index),
                 lambda rows: rows["record_weight"] > 0,
                 self.num_classes,
                 self.options.em_steps,
@@ -203,22 +218,32 @@ class MutualCalibration:
         )
         return first, second
 
-    def _prior(self, rows: Rows, index: int) -> Tensor:
-        return sharpen(self._recorded(rows, index), self.options.sharpen)
+    def _prior(self, index: int, rows: Rows, labels: Tensor) -> Belief:
+        classes, probs = recall(rows, f"record_{index}", labels)
+        return Belief(classes, sharpen(probs, self.options.sharpen))
 
     def _calibrate(
         self, rows: Rows, labels: Tensor, matrices: tuple[Tensor, Tensor]
     ) -> dict[str, Tensor]:
-        """Equations (2) and (3): ``trust`` float[n, 2] and the sparse ``guess``."""
-        trust = [
-            posterior(self._prior(rows, peer), labels, matrices[peer - 1]).gather(
-                1, labels[:, None]
-            )[:, 0]
-            for peer in (2, 1)
-        ]
-        mean = (self._recorded(rows, 1) + self._recorded(rows, 2)) / 2
-        classes, probs = to_sparse(sharpen(mean, self.options.sharpen))
-        return {"trust": torch.stack(trust, dim=1), "guess_class": classes, "guess_prob": probs}
+        """Equations (2) and (3): ``trust`` float[n, 2] and the sparse ``guess``.
+
+        The label of a sample of which nothing was ever recorded is trusted.
+        """
+        records = [recall(rows, f"record_{index}", labels) for index in (1, 2)]
+        trust = torch.stack(
+            [
+                posterior(self._prior(peer, rows, labels), labels, matrices[peer - 1])[:, 0]
+                for peer in (2, 1)
+            ],
+            dim=1,
+        )
+        known = records[0].probs.amax(dim=1, keepdim=True) > 0
+        classes, mean = mean_of_two(*records)
+        guess = Belief(classes, sharpen(mean, self.options.sharpen))
+        return {
+            "trust": torch.where(known, trust, 1.0),
+            **as_columns("guess", narrowed(guess, min(WIDTH, self.num_classes))),
+        }
 
 
 def split_into_rounds(task: Task, wanted: int | None) -> tuple[int, ...]:

@@ -3,6 +3,8 @@
 Each rank adds up a C x C matrix of expected counts over its own samples; only that matrix is
 summed over the ranks, so the cost of the exchange does not depend on the number of samples.
 The model is that of Dawid and Skene (1979) with one annotator and a prior per sample.
+
+A prior is a belief, and sparse: a pass over n samples costs n * K and not n * C.
 """
 
 from __future__ import annotations
@@ -12,32 +14,26 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from thresher.methods.base import History, chunk_size
+from thresher.methods.base import CHUNK, History
+from thresher.methods.belief import Belief
 from thresher.types import Rows
 
-_TINY = 1e-6
 
-
-def sharpen(probs: Tensor, power: float) -> Tensor:
-    """probs^power, normalised again; float[B, C]. A row of zeros becomes uniform."""
-    return torch.softmax(power * probs.clamp(min=_TINY).log(), dim=1)
-
-
-def posterior(prior: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
-    """P(true c | prediction, given label) by Bayes, float[B, C].
+def posterior(prior: Belief, labels: Tensor, matrix: Tensor) -> Tensor:
+    """P(true c | prediction, given label) by Bayes for the classes of the prior, float[B, K].
 
     Args:
-        prior: float[B, C].
+        prior: of each sample, what a network thinks without the label; rows sum to 1.
         labels: int64[B], given.
         matrix: float[C, C], rows sum to 1.
     """
-    joint = prior * matrix[:, labels].T
+    joint = prior.probs * matrix[prior.classes, labels[:, None]]
     return joint / joint.sum(dim=1, keepdim=True)
 
 
 def estimate_noise_matrix(
     history: History,
-    prior_of: Callable[[Rows], Tensor],
+    prior_of: Callable[[Rows, Tensor], Belief],
     counts_of: Callable[[Rows], Tensor],
     num_classes: int,
     steps: int,
@@ -48,17 +44,22 @@ def estimate_noise_matrix(
 
     Args:
         history: all samples.
-        prior_of: rows to float[n, C], what the network thinks without the label.
+        prior_of: rows and their labels to what the network thinks without the label.
         counts_of: rows to bool[n], false for samples of which nothing was recorded.
         num_classes: C.
         steps: of EM.
     """
-    matrix = torch.full((num_classes, num_classes), 1 / num_classes, device=history.labels.device)
+    device = history.labels.device
+    # float32 stops counting at 16.8 million; MPS has nothing wider.
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    matrix = torch.full((num_classes, num_classes), 1 / num_classes, device=device)
     for _ in range(steps):
-        counts = torch.zeros_like(matrix)
-        for rows, labels in history.chunks(chunk_size(num_classes)):
-            expected = posterior(prior_of(rows), labels, matrix) * counts_of(rows)[:, None]
-            counts.index_add_(1, labels, expected.T)
-        counts = history.sum_over_ranks(counts) + 1 / num_classes
-        matrix = counts / counts.sum(dim=1, keepdim=True)
+        counts = torch.zeros(num_classes**2, dtype=wide, device=device)
+        for rows, labels in history.chunks(CHUNK):
+            prior = prior_of(rows, labels)
+            expected = posterior(prior, labels, matrix) * counts_of(rows)[:, None]
+            cells = prior.classes * num_classes + labels[:, None]
+            counts.index_add_(0, cells.view(-1), expected.view(-1).to(wide))
+        counts = history.sum_over_ranks(counts).view_as(matrix) + 1 / num_classes
+        matrix = (counts / counts.sum(dim=1, keepdim=True)).float()
     return matrix
