@@ -1,0 +1,1 @@
+"""Clusters on one machine: hosts joined by a slow network, Slurm on one node, mpirun."""
