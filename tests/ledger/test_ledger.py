@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from thresher.ledger import table
 from thresher.ledger.ledger import Ledger
 from thresher.ledger.table import write_ledger
 from thresher.sources.manifest import make_manifest
@@ -61,7 +62,9 @@ def test_columns_are_written_anew_part_by_part() -> None:
         ledger.overwrite([{"trust": torch.zeros(2)}])
 
 
-def test_table_for_people(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row_group", [1, 3, 1000])
+def test_table_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group: int) -> None:
+    monkeypatch.setattr(table, "ROW_GROUP", row_group)
     manifest = make_manifest(
         kind="files",
         shards=["/data"],
@@ -80,9 +83,9 @@ def test_table_for_people(tmp_path: Path) -> None:
         weight=np.array([1.0, 0.1, 1.0, 1.0]),
         seen=np.array([4, 4, 0, 0]),
     )
-    table = pq.read_table(tmp_path / "ledger.parquet")
-    assert json.loads(table.schema.metadata[b"thresher.classes"]) == ["cat", "dog"]
-    rows = table.to_pylist()
+    written = pq.read_table(tmp_path / "ledger.parquet")
+    assert json.loads(written.schema.metadata[b"thresher.classes"]) == ["cat", "dog"]
+    rows = written.to_pylist()
     assert [row["id"] for row in rows] == [0, 2, 3, 4]
     assert [row["key"] for row in rows] == ["0.jpg", "2.jpg", "3.jpg", "4.jpg"]
     assert [row["given_label"] for row in rows] == ["cat", "dog", "cat", "dog"]

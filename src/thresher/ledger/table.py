@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -16,6 +17,8 @@ CLASSES_KEY = b"thresher.classes"
 TRUSTED = "trusted"
 DOWN_WEIGHTED = "down-weighted"
 UNSEEN = "not seen"
+ROW_GROUP = 2**18
+"""Samples written at a time."""
 
 
 def write_ledger(
@@ -41,6 +44,39 @@ def write_ledger(
         weight: float[n], what the given label counted for at the end, 0 to 1.
         seen: int[n], epochs the sample took part in.
     """
+    columns = {
+        "suggested": suggested,
+        "confidence": confidence,
+        "clean_probability": clean_probability,
+        "weight": weight,
+        "seen": seen,
+    }
+    # One row group after the other, so that only one is ever held in its wide form.
+    parts = (slice(at, at + ROW_GROUP) for at in range(0, max(1, len(ids)), ROW_GROUP))
+    tables = (
+        _make_table(manifest, ids[part], **{name: c[part] for name, c in columns.items()})
+        for part in parts
+    )
+    first = next(tables)
+    with (
+        write_atomically(path) as temporary,
+        pq.ParquetWriter(temporary, first.schema, compression="zstd") as writer,
+    ):
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
+
+
+def _make_table(
+    manifest: Manifest,
+    ids: np.ndarray,
+    *,
+    suggested: np.ndarray,
+    confidence: np.ndarray,
+    clean_probability: np.ndarray,
+    weight: np.ndarray,
+    seen: np.ndarray,
+) -> pa.Table:
+    """The table of some samples; arguments as in ``write_ledger``."""
     rows = manifest.table.take(pa.array(ids))
     states = np.asarray(rows["state"].cast(pa.string()).to_pylist(), dtype=object)
     unreadable = states != OK
@@ -60,7 +96,7 @@ def write_ledger(
         )
 
     given = np.asarray(rows["label"].to_numpy())
-    table = pa.table(
+    return pa.table(
         {
             "id": rows["id"],
             "key": rows["key"],
@@ -72,5 +108,3 @@ def write_ledger(
             "status": pa.array(status, type=pa.string()),
         }
     ).replace_schema_metadata({CLASSES_KEY: json.dumps(manifest.classes)})
-    with write_atomically(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")

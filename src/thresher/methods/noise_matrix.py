@@ -27,7 +27,9 @@ def posterior(prior: Belief, labels: Tensor, matrix: Tensor) -> Tensor:
         labels: int64[B], given.
         matrix: float[C, C], rows sum to 1.
     """
-    joint = prior.probs * matrix[prior.classes, labels[:, None]]
+    cells = _cells(prior, labels, len(matrix))
+    # Many times as quick as indexing with two tensors.
+    joint = prior.probs * matrix.reshape(-1).index_select(0, cells).view_as(prior.probs)
     return joint / joint.sum(dim=1, keepdim=True)
 
 
@@ -58,8 +60,13 @@ def estimate_noise_matrix(
         for rows, labels in history.chunks(CHUNK):
             prior = prior_of(rows, labels)
             expected = posterior(prior, labels, matrix) * counts_of(rows)[:, None]
-            cells = prior.classes * num_classes + labels[:, None]
-            counts.index_add_(0, cells.view(-1), expected.view(-1).to(wide))
+            cells = _cells(prior, labels, num_classes)
+            counts.index_add_(0, cells, expected.view(-1).to(wide))
         counts = history.sum_over_ranks(counts).view_as(matrix) + 1 / num_classes
         matrix = (counts / counts.sum(dim=1, keepdim=True)).float()
     return matrix
+
+
+def _cells(prior: Belief, labels: Tensor, num_classes: int) -> Tensor:
+    """Where in the flattened matrix each class of the prior meets its given label, int64[B * K]."""
+    return (prior.classes * num_classes + labels[:, None]).view(-1)
