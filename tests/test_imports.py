@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "label": BASE | {"sources"},
     "pack": BASE | {"sources", "loader"},
     "plan": BASE,
+    "bench": BASE | {"loader", "models", "methods", "ledger", "train", "dist", "plan"},
     "train": BASE | {"sources", "loader", "models", "methods", "ledger", "dist", "export"},
 }
 ANYTHING = {"commands", "cli", "__main__", "__init__"}

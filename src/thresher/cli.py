@@ -18,6 +18,7 @@ COMMANDS = {
     "label": "make labels from captions, queries or file names",
     "pack": "re-encode images into tars that train fast",
     "plan": "predict time and efficiency on many nodes before training there",
+    "bench": "measure this machine: what one process does and needs",
 }
 USER_ERROR = 2
 

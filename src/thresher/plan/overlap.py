@@ -23,7 +23,7 @@ def buckets(
     for time, share in ready:
         waiting = share * gradient_bytes - sent
         # The relative slack is for sums of shares that miss a bucket by rounding.
-        if waiting >= bucket_bytes * (1 - 1e-9) or (time, share) == tuple(ready[-1]):
+        if waiting >= bucket_bytes * (1 - 1e-9) or share >= 1:
             if waiting > 0:
                 found.append((time, waiting))
             sent += waiting
