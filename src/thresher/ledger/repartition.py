@@ -31,6 +31,8 @@ def gather_rows(ledger: Ledger, parts: Iterable[Mapping[str, Any]]) -> None:
     for part in parts:
         ids = part["ids"].numpy()
         theirs = np.flatnonzero(np.isin(ids, ledger.ids))
+        if not len(theirs):
+            continue
         ours = np.searchsorted(ledger.ids, ids[theirs])
         _refuse_repeats(ledger.ids[ours], found[ours])
         found[ours] = True
