@@ -26,7 +26,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from plan_chart import Panel, Series, draw
+from charts.efficiency import Panel, Series, draw
 
 from thresher.plan.link import Link, load_link
 from thresher.plan.predict import Job, Prediction, predict

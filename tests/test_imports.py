@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "label": BASE | {"sources"},
     "pack": BASE | {"sources", "loader"},
     "plan": BASE,
-    "bench": BASE | {"loader", "models", "methods", "ledger", "train", "dist", "plan"},
+    "bench": BASE | {"loader", "models", "methods", "ledger", "train", "plan"},
     "train": BASE | {"sources", "loader", "models", "methods", "ledger", "dist", "export"},
 }
 ANYTHING = {"commands", "cli", "__main__", "__init__"}

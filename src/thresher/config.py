@@ -12,6 +12,7 @@ from typing import Any, Literal
 Precision = Literal["fp32", "bf16"]
 Cache = Literal["auto", "none", "host", "device"]
 Augment = Literal["small", "photo", "none"]
+Decoder = Literal["auto", "threads", "processes"]
 
 
 def option(default: Any, help_text: str) -> Any:
@@ -54,6 +55,9 @@ class TrainConfig(DataOptions):
     precision: Precision | None = option(None, "fp32 or bf16 (autocast).")
     accelerator: str = option("auto", "cpu, cuda, mps or auto.")
     threads: int | None = option(None, "Threads that decode images, per process.")
+    decoder: Decoder = option(
+        "auto", "Those threads decode themselves, or each in a process; auto: these beyond 16."
+    )
     cache: Cache = option(
         "auto", "Keep decoded images: none, host, device (a GPU), or auto: in memory if they fit."
     )

@@ -6,18 +6,26 @@ import math
 
 import pytest
 
-from thresher.plan.overlap import buckets, exchange_queue, exposed
+from thresher.plan.overlap import buckets, exchange_queue, exposed, ready_stream
 
 READY = ((0.25, 0.5), (0.5, 0.6), (1.0, 1.0))
 
 
+def test_stream_of_one_network() -> None:
+    # Shares of 50, 10 and 40 of 100 bytes at 0.25, 0.5 and 1 of 4 s.
+    stream = ready_stream(READY, 100, [(0.0, 4.0)])
+    assert stream == [(1.0, 50.0), (2.0, pytest.approx(10.0)), (4.0, pytest.approx(40.0))]
+
+
 def test_buckets_fill_as_gradients_come() -> None:
-    # 100 bytes: 50 at a quarter of the time; 10 more are too few; with the last 40 they are 50.
-    assert buckets(READY, 100, 40) == [(0.25, 50.0), (1.0, pytest.approx(50.0))]
-    assert buckets(READY, 100, 10) == [
-        (0.25, 50.0), (0.5, pytest.approx(10.0)), (1.0, pytest.approx(40.0)),
-    ]  # fmt: skip
-    assert buckets(READY, 100, math.inf) == [(1.0, 100.0)]
+    stream = [(1.0, 50.0), (2.0, 10.0), (4.0, 40.0)]
+    # 50 are enough; 10 more are too few; with the last 40 they are 50.
+    assert buckets(stream, 40, 40) == [(1.0, 50.0), (4.0, 50.0)]
+    assert buckets(stream, 10, 10) == stream
+    assert buckets(stream, math.inf, math.inf) == [(4.0, 100.0)]
+    assert buckets(stream, 60, 100) == [(2.0, 60.0), (4.0, 40.0)]
+    # The first bucket is the smaller one.
+    assert buckets(stream, 1, 100) == [(1.0, 50.0), (4.0, 50.0)]
 
 
 def test_second_bucket_waits_for_the_first() -> None:
@@ -35,9 +43,12 @@ def test_hidden_exchange_costs_nothing() -> None:
     assert exposed([], 5.0) == 0.0
 
 
-def test_two_networks_follow_one_another() -> None:
-    queue = exchange_queue(
-        ((0.5, 0.5), (1.0, 1.0)), 100, 50, [(0.0, 2.0), (2.0, 2.0)], lambda size: size / 100
-    )
+def test_two_networks_follow_one_another_in_one_stream() -> None:
+    stream = ready_stream(((0.5, 0.5), (1.0, 1.0)), 100, [(0.0, 2.0), (2.0, 2.0)])
+    assert stream == [(1.0, 50.0), (2.0, 50.0), (3.0, 50.0), (4.0, 50.0)]
+    queue = exchange_queue(stream, 50, 50, lambda size: size / 100)
     assert queue == [(1.0, 0.5), (2.0, 0.5), (3.0, 0.5), (4.0, 0.5)]
     assert exposed(queue, 4.0) == pytest.approx(0.5)
+    # A bucket may hold the end of one network and the beginning of the next.
+    assert buckets(stream, 75, 75) == [(2.0, 100.0), (4.0, 100.0)]
+    assert buckets(stream, 50, 100) == [(1.0, 50.0), (3.0, 100.0), (4.0, 50.0)]

@@ -4,30 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+FIRST_BUCKET = 2.0**20
+BUCKET = 25 * 2.0**20
+"""Bytes at which PyTorch's DistributedDataParallel sends; its first bucket is small."""
+
 
 def buckets(
-    ready: Sequence[tuple[float, float]], gradient_bytes: float, bucket_bytes: float
+    stream: Sequence[tuple[float, float]], first: float, size: float
 ) -> list[tuple[float, float]]:
-    """Cut one network's gradients into buckets in the order in which they become ready.
+    """Cut gradients into buckets in the order in which they become ready.
 
     Args:
-        ready: (share of the backward's time, share of the gradient bytes), see ``Profile``.
-        gradient_bytes: of the network.
-        bucket_bytes: size at which a bucket is sent; one larger gradient makes one larger bucket.
+        stream: (second at which gradients become ready, their bytes), in order.
+        first: bytes at which the first bucket is sent.
+        size: bytes at which the others are; one larger gradient makes one larger bucket.
 
     Returns:
-        (share of the backward's time at which it is full, bytes) per bucket; the last may be small.
+        (second at which it is full, bytes) per bucket; the last may be small.
     """
     found: list[tuple[float, float]] = []
-    sent = 0.0
-    for time, share in ready:
-        waiting = share * gradient_bytes - sent
-        # The relative slack is for sums of shares that miss a bucket by rounding.
-        if waiting >= bucket_bytes * (1 - 1e-9) or share >= 1:
-            if waiting > 0:
-                found.append((time, waiting))
-            sent += waiting
+    waiting, limit = 0.0, min(first, size)
+    for time, num_bytes in stream:
+        waiting += num_bytes
+        # The slack is for sums of shares that miss a bucket by rounding.
+        if waiting >= limit * (1 - 1e-9):
+            found.append((time, waiting))
+            waiting, limit = 0.0, size
+    if waiting > 0:
+        found.append((stream[-1][0], waiting))
     return found
+
+
+def ready_stream(
+    ready: Sequence[tuple[float, float]],
+    gradient_bytes: float,
+    backwards: Sequence[tuple[float, float]],
+) -> list[tuple[float, float]]:
+    """(second, bytes) of the gradients of networks whose backwards follow one another.
+
+    Args:
+        ready: of one network: (share of its backward's time, share of its bytes), see ``Profile``.
+        gradient_bytes: of one network.
+        backwards: (start, length) in seconds of each network's backward.
+    """
+    stream = []
+    for start, length in backwards:
+        before = 0.0
+        for time, share in ready:
+            if share > before:
+                stream.append((start + time * length, (share - before) * gradient_bytes))
+            before = share
+    return stream
 
 
 def exposed(queue: Sequence[tuple[float, float]], end: float) -> float:
@@ -45,24 +72,16 @@ def exposed(queue: Sequence[tuple[float, float]], end: float) -> float:
 
 
 def exchange_queue(
-    ready: Sequence[tuple[float, float]],
-    gradient_bytes: float,
-    bucket_bytes: float,
-    backwards: Sequence[tuple[float, float]],
+    stream: Sequence[tuple[float, float]],
+    first: float,
+    size: float,
     seconds_for: Callable[[float], float],
 ) -> list[tuple[float, float]]:
-    """The queue of ``exposed`` for networks whose backwards follow one another.
+    """The queue of ``exposed`` for a stream of gradients.
 
     Args:
-        ready: of one network.
-        gradient_bytes: of one network.
-        bucket_bytes: size of a bucket.
-        backwards: (start, length) in seconds of each network's backward.
+        stream: see ``ready_stream``.
+        first, size: of the buckets, see ``buckets``.
         seconds_for: exchange of so many bytes.
     """
-    cut = buckets(ready, gradient_bytes, bucket_bytes)
-    return [
-        (start + share * length, seconds_for(size))
-        for start, length in backwards
-        for share, size in cut
-    ]
+    return [(time, seconds_for(waiting)) for time, waiting in buckets(stream, first, size)]

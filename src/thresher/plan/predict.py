@@ -10,7 +10,7 @@ from typing import Literal
 from thresher.errors import UserError
 from thresher.plan.collectives import all_reduce, message
 from thresher.plan.link import Link
-from thresher.plan.overlap import exchange_queue, exposed
+from thresher.plan.overlap import BUCKET, FIRST_BUCKET, exchange_queue, exposed, ready_stream
 from thresher.plan.profile import Profile
 
 Placement = Literal["together", "apart"]
@@ -39,7 +39,7 @@ class Job:
         placement: together, every process trains all networks; apart, each half of them trains one.
         algorithm: of the all-reduce, see ``collectives``.
         overlap: whether the exchange runs beside the backward.
-        bucket_bytes: size of a bucket of gradients.
+        bucket_bytes: size of a bucket of gradients; the first has 1 MiB at most.
         decode_cores: cores per process that decode beside the step; where decoding takes the step's
             own cores, the profile's cores are meant.
         cached: images come decoded from memory after the first epoch.
@@ -57,7 +57,7 @@ class Job:
     placement: Placement = "together"
     algorithm: str = "auto"
     overlap: bool = True
-    bucket_bytes: float = 25 * 2**20
+    bucket_bytes: float = BUCKET
     decode_cores: int = 1
     cached: bool = False
     storage: float | None = None
@@ -234,8 +234,9 @@ def _pieces(
     networks = 1 if apart else profile.networks
     length = backward / networks
     starts = [(index * length, length) for index in range(networks)]
-    bucket = job.bucket_bytes if job.overlap else math.inf
-    queue = exchange_queue(profile.ready, profile.gradient_bytes, bucket, starts, seconds_for)
+    stream = ready_stream(profile.ready, profile.gradient_bytes, starts)
+    first, size = (FIRST_BUCKET, job.bucket_bytes) if job.overlap else (math.inf, math.inf)
+    queue = exchange_queue(stream, first, size, seconds_for)
     exchange = sum(seconds for _, seconds in queue)
     late = exposed(queue, backward) if job.overlap else exchange
     if processes > 1:

@@ -77,7 +77,9 @@ def build_loader(
         framing=framing,
         seed=config.seed,
         threads=config.threads,
+        decoder=config.decoder,
         cache=config.cache,
+        place=images.reader.place,
         device=device,
     )
 

@@ -127,4 +127,5 @@ class Predictor:
             framing=evaluation_framing(self.augment),
             threads=self.threads,
             cache="none",
+            place=images.reader.place,
         )
