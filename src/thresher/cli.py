@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from thresher import ranks
 from thresher.errors import UserError, unknown_name
 
 COMMANDS = {
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = importlib.import_module(f"thresher.commands.{words[0]}")
         return int(command.run(words[1:]))
     except UserError as error:
-        print(f"thresher: {error}", file=sys.stderr)
+        if not error.told and ranks.speaks_before_launch():
+            print(f"thresher: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("thresher: stopped by Ctrl-C.", file=sys.stderr)

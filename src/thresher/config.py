@@ -13,6 +13,8 @@ Precision = Literal["fp32", "bf16"]
 Cache = Literal["auto", "none", "host", "device"]
 Augment = Literal["small", "photo", "none"]
 Decoder = Literal["auto", "threads", "processes"]
+Placement = Literal["together", "apart"]
+Compression = Literal["none", "bf16"]
 
 
 def option(default: Any, help_text: str) -> Any:
@@ -54,6 +56,17 @@ class TrainConfig(DataOptions):
     flip: bool = option(True, "Mirror images at random; switch off for text and digits.")
     precision: Precision | None = option(None, "fp32 or bf16 (autocast).")
     accelerator: str = option("auto", "cpu, cuda, mps or auto.")
+    devices: int = option(
+        1, "Processes on this machine, one per GPU; torchrun, mpirun and srun count for themselves."
+    )
+    max_restarts: int = option(0, "How often --devices starts all processes again if one fails.")
+    placement: Placement = option(
+        "together", "apart: half of the processes hold one of two networks, half the other."
+    )
+    sync_batchnorm: bool = option(False, "Batch statistics over all processes, not each one's.")
+    compress_gradients: Compression = option("none", "bf16 halves what processes exchange.")
+    accumulate: int = option(1, "Parts that a batch is computed in, one after the other.")
+    peer_timeout: float = option(600.0, "Seconds to wait for a process that is missing or stalls.")
     threads: int | None = option(None, "Threads that decode images, per process.")
     decoder: Decoder = option(
         "auto", "Those threads decode themselves, or each in a process; auto: these beyond 16."

@@ -11,7 +11,15 @@ class UserError(ValueError):
 
     The command line prints it and exits with code 2. Errors inside Thresher are never of this
     class, so that they keep their traceback.
+
+    Args:
+        message: the sentence.
+        told: another process reports it, so this one keeps silent.
     """
+
+    def __init__(self, message: str, *, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -13,10 +13,12 @@ import torch
 
 from thresher import presets
 from thresher.config import TrainConfig
+from thresher.dist.runtime import Runtime
 from thresher.errors import UserError
-from thresher.train.checkpoint import load_newest, save_checkpoint
+from thresher.train.checkpoint import find_newest, load_part
 from thresher.train.progress import duration
 from thresher.train.resolve import Facts, resolve
+from thresher.train.saver import Saver
 from thresher.train.schedule import triangle
 
 
@@ -82,22 +84,49 @@ def test_impossible_values_are_refused(change: dict[str, object], sentence: str 
 
 
 def parts(value: float) -> dict[str, object]:
-    return {"state": {"x": torch.tensor([value])}, "ledger-0": {"y": 1}}
+    return {"network-0": {"x": torch.tensor([value])}, "ledger-0": {"y": 1}}
+
+
+def save(
+    folder: Path, epoch: int, step: int = 0, *, keep: int = 2, accuracy: float | None = None
+) -> None:
+    saver = Saver(folder, Runtime("cpu", "fp32"), keep, token=f"t{epoch}")
+    saver.save(epoch, step, parts(epoch), {"model": "m", "accuracy": accuracy})
+    saver.finish()
 
 
 def test_newest_checkpoint_comes_back_and_old_ones_go(tmp_path: Path) -> None:
     for epoch in range(4):
-        save_checkpoint(tmp_path, epoch, 0, parts(epoch), {"model": "m"}, keep=2)
+        save(tmp_path, epoch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000002-000000", "000003-000000"]
-    meta, found = load_newest(tmp_path)
-    assert (meta["epoch"], meta["model"], found["state"]["x"].item()) == (3, "m", 3.0)
+    found = find_newest(tmp_path)
+    assert found is not None
+    path, meta = found
+    assert (meta["epoch"], meta["model"]) == (3, "m")
+    assert load_part(path, "network-0")["x"].item() == 3.0
+
+
+def test_the_best_checkpoint_stays_beside_the_newest(tmp_path: Path) -> None:
+    for epoch, accuracy in enumerate([0.5, 0.9, 0.7, None, 0.6]):
+        save(tmp_path, epoch, accuracy=accuracy)
+    assert sorted(path.name[:6] for path in tmp_path.iterdir()) == ["000001", "000003", "000004"]
+
+
+def test_what_is_saved_is_the_state_of_the_moment(tmp_path: Path) -> None:
+    """Training goes on while the disk is written."""
+    saver = Saver(tmp_path, Runtime("cpu", "fp32"), 2, token="t")
+    weights = torch.zeros(1_000_000)
+    saver.save(1, 0, {"network-0": {"x": weights}}, {})
+    weights += 1
+    saver.finish()
+    assert not load_part(tmp_path / "000001-000000", "network-0")["x"].any()
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "meta"])
 def test_damaged_checkpoints_are_passed_over(tmp_path: Path, damage: str) -> None:
     for epoch in (1, 2):
-        save_checkpoint(tmp_path, epoch, 5, parts(epoch), {}, keep=3)
-    victim = tmp_path / "000002-000005" / ("meta.json" if damage == "meta" else "state.pt")
+        save(tmp_path, epoch, 5, keep=3)
+    victim = tmp_path / "000002-000005" / ("meta.json" if damage == "meta" else "network-0.pt")
     data = bytearray(victim.read_bytes())
     if damage == "delete":
         victim.unlink()
@@ -107,34 +136,37 @@ def test_damaged_checkpoints_are_passed_over(tmp_path: Path, damage: str) -> Non
     else:
         victim.write_bytes(data[: len(data) // 2])
     with pytest.warns(UserWarning, match="000002-000005 is damaged"):
-        meta, _ = load_newest(tmp_path)
-    assert meta["epoch"] == 1
+        found = find_newest(tmp_path)
+    assert found is not None
+    assert found[1]["epoch"] == 1
 
 
 def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path: Path) -> None:
     for epoch in (8, 10):
-        save_checkpoint(tmp_path, epoch, 0, parts(epoch), {}, keep=2)
-    (tmp_path / "000010-000000" / "state.pt").write_bytes(b"")
+        save(tmp_path, epoch)
+    (tmp_path / "000010-000000" / "network-0.pt").write_bytes(b"")
     with pytest.warns(UserWarning, match="000010-000000 is damaged"):
-        assert load_newest(tmp_path)[0]["epoch"] == 8
-    save_checkpoint(tmp_path, 9, 0, parts(9), {}, keep=1)
-    assert load_newest(tmp_path)[0]["epoch"] == 9
+        assert find_newest(tmp_path)[1]["epoch"] == 8  # type: ignore[index]
+    save(tmp_path, 9, keep=1)
+    assert find_newest(tmp_path)[1]["epoch"] == 9  # type: ignore[index]
 
 
 def test_nothing_whole_is_said_and_not_hidden(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, 1, 0, parts(1), {}, keep=2)
+    save(tmp_path, 1)
     (tmp_path / "000001-000000" / "meta.json").write_bytes(b"\xff\xfe")
     with (
         pytest.warns(UserWarning, match="is damaged"),
         pytest.raises(UserError, match="None of the 1 checkpoints"),
     ):
-        load_newest(tmp_path)
+        find_newest(tmp_path)
 
 
 def test_half_written_checkpoints_do_not_count(tmp_path: Path) -> None:
-    (tmp_path / ".000007-000000.tmp").mkdir()
-    assert load_newest(tmp_path) is None
-    assert load_newest(tmp_path / "absent") is None
+    (tmp_path / ".000007-000000.abc.tmp").mkdir()
+    assert find_newest(tmp_path) is None
+    assert find_newest(tmp_path / "absent") is None
+    save(tmp_path, 8)
+    assert [path.name for path in tmp_path.iterdir()] == ["000008-000000"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
@@ -145,12 +177,15 @@ def test_a_full_disk_is_a_sentence_and_keeps_the_last_checkpoint(tmp_path: Path)
     if mounted.returncode != 0:
         pytest.skip("no right to mount a file system here")
     try:
-        save_checkpoint(small, 1, 0, parts(1), {}, keep=2)
-        big = {"state": {"x": torch.zeros(10**6)}}
+        save(small, 1)
+        saver = Saver(small, Runtime("cpu", "fp32"), 2, token="t")
+        with pytest.warns(UserWarning, match="No checkpoint was written: No space left to write"):
+            saver.save(2, 0, {"network-0": {"x": torch.zeros(10**6)}}, {})
+            saver.wait()  # and training goes on
         with pytest.raises(UserError, match="No space left to write"):
-            save_checkpoint(small, 2, 0, big, {}, keep=2)
+            saver.finish()
         assert [path.name for path in small.iterdir()] == ["000001-000000"]
-        assert load_newest(small)[0]["epoch"] == 1
+        assert find_newest(small)[1]["epoch"] == 1  # type: ignore[index]
     finally:
         subprocess.run(["umount", small], check=True)
 

@@ -11,8 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from thresher import ranks
 from thresher.audit.run import audit
 from thresher.config import TrainConfig
+from thresher.dist.environment import restarts, was_launched
+from thresher.dist.errors import PEERS_LOST, PeersLostError
+from thresher.dist.launch import launch
 from thresher.errors import UserError
 from thresher.methods import all_methods, resolve_name
 from thresher.options import Parser, values_of
@@ -20,6 +24,7 @@ from thresher.sources.manifest import Manifest
 from thresher.sources.read import Reader
 from thresher.train.interrupt import Interrupted
 from thresher.train.progress import duration
+from thresher.train.resolve import check
 from thresher.train.run import train
 from thresher.train.run_dir import RunDir
 
@@ -35,11 +40,24 @@ def run(words: Sequence[str]) -> int:
         run_dir = RunDir(out)
         run_dir.check(resume=True, overwrite=given["overwrite"])
         given = parser.parse(["--config", str(run_dir.config), *words])
+    count, most = restarts()
+    if most and out is None:
+        raise UserError(
+            "A run that may be started again needs --out: its directory, to go on from there."
+        )
+    if count and out is not None and RunDir(out).holds_run and not given["resume"]:
+        # The launcher started all processes again after one failed.
+        given = parser.parse(["--config", str(RunDir(out).config), *words])
+        given["resume"], given["overwrite"] = True, False
     method = resolve_name(given["method"])
     config = values_of(TrainConfig, given)
     config = dataclasses.replace(config, method=method, data=given["DATA"] or config.data)
     options = values_of(all_methods()[method].Options, given[method])
     out = out or _default_out(config)
+    if config.devices > 1 and not was_launched():
+        check(config)
+        resumes = ["--out", str(out)] if given["out"] is None else []
+        return launch(["train", *words, *resumes], config.devices, config.max_restarts)
     console = Console()
     try:
         result = train(
@@ -51,12 +69,25 @@ def run(words: Sequence[str]) -> int:
             console=console,
         )
     except Interrupted as stop:
+        if ranks.rank() != 0:
+            return 128 + stop.signal
         print(
             f"thresher: {stop}. Everything is saved; go on with:"
             f" thresher train --resume --out {out}",
             file=sys.stderr,
         )
         return 128 + stop.signal
+    except PeersLostError as lost:
+        if ranks.rank() <= 1:  # one voice is enough; the second rank's if the first is gone
+            print(
+                f"thresher: {lost}. Everything saved so far is whole; go on with:"
+                f" thresher train --resume --out {out}",
+                file=sys.stderr,
+            )
+        return PEERS_LOST
+    if ranks.rank() != 0:
+        return 0
+    out = result.path
     manifest = Manifest.load(RunDir(out).manifest)
     reader = Reader(manifest)
     found = audit(out, read=reader.read)

@@ -1,19 +1,37 @@
 """One code path for 1 and N processes: devices, precision, sums over ranks.
 
-This room alone knows Fabric and torch.distributed. Fabric finds torchrun, Slurm and MPI by itself.
+This room alone knows Fabric and torch.distributed. Fabric knows torchrun, Slurm, LSF and MPI.
 """
 
 from __future__ import annotations
 
+import datetime
+import gc
+import itertools
 import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from thresher.config import Precision
+from thresher.config import Compression, Placement, Precision
+from thresher.dist.agree import RanksDifferError, first_difference, join_errors
+from thresher.dist.batchnorm import share_statistics
+from thresher.dist.cores import binding, share_of_cores
+from thresher.dist.environment import Surroundings, surroundings
+from thresher.dist.errors import name_lost_peers
+from thresher.dist.gradients import Exchange
+from thresher.dist.group import Group, Pending, Twin
+from thresher.dist.store import HashStore, Store, TCPStore
+from thresher.dist.watch import Watch
 from thresher.errors import UserError
 
 # Fabric announces its precision and ranks; Thresher prints its own configuration.
@@ -33,76 +51,329 @@ class Runtime:
     Args:
         accelerator: cpu, cuda, mps or auto.
         precision: of autocast.
+        placement: whether each rank holds both networks of a dual method, or half of them each.
+        peer_timeout: seconds to wait for a rank that is missing or stalls.
+        alone: take no notice of a launcher; for commands that need one process only.
+
+    Attributes:
+        group: the ranks that hold the same networks as this one and share out the samples.
+        twin: the rank with the other network (placement apart), else None.
+        cores: of the processor, for this rank alone.
 
     Raises:
-        UserError: the accelerator is not there, or several processes were started.
+        UserError: the accelerator is not there, or the ranks do not find one another.
     """
 
-    def __init__(self, accelerator: str, precision: Precision) -> None:
-        if accelerator == "cuda" and not torch.cuda.is_available():
-            raise UserError("--accelerator cuda: PyTorch finds no CUDA device on this machine.")
-        if accelerator not in ("auto", "cpu", "cuda", "mps"):
-            raise UserError(f"--accelerator {accelerator}: choose cpu, cuda, mps or auto.")
-        if accelerator == "mps" and not torch.backends.mps.is_available():
-            raise UserError("--accelerator mps: PyTorch finds no such device on this machine.")
-        self._fabric = Fabric(
-            accelerator=accelerator, devices=1, precision=_FABRIC_PRECISION[precision]
-        )
-        if self._fabric.world_size > 1:
-            raise UserError(
-                f"{self._fabric.world_size} processes were started. This version of Thresher trains"
-                " with one process; start it without torchrun, mpirun or srun."
-            )
-        self._fabric.launch()
-
-    @property
-    def device(self) -> torch.device:
-        """Where this rank computes."""
-        return self._fabric.device
-
-    @property
-    def rank(self) -> int:
-        """0 to world_size - 1."""
-        return self._fabric.global_rank
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes."""
-        return self._fabric.world_size
+    def __init__(
+        self,
+        accelerator: str,
+        precision: Precision,
+        *,
+        placement: Placement = "together",
+        peer_timeout: float = 600.0,
+        alone: bool = False,
+    ) -> None:
+        around = Surroundings(LightningEnvironment(), 1, 1) if alone else surroundings()
+        kind = _check_accelerator(accelerator, around)
+        self.world_size = around.world_size
+        self.local_size = around.local_size
+        self._peer_timeout = peer_timeout
+        self._fabric = _fabric(kind, precision, around, peer_timeout)
+        try:
+            self._fabric.launch()
+        except (RuntimeError, dist.DistError) as error:
+            raise _no_meeting(error, peer_timeout) from None
+        self._longest = datetime.timedelta(seconds=4 * peer_timeout + 60)
+        if self.world_size > 1:
+            # From here on the watch names who stalls; a collective's own time-out names nobody.
+            _set_timeout(self._longest)
+        self.rank = self._fabric.global_rank
+        self.device = self._fabric.device
+        self.group, self.twin = self._place(placement, precision)
+        self._store = self._open_shared_store()
+        self._watch: Watch | None = None
+        mine = binding()
+        self.cores = share_of_cores(mine, self.gather(mine))
+        if self.world_size > 1:
+            torch.set_num_threads(self.cores)
 
     @property
     def is_first(self) -> bool:
         """Whether this rank writes files and talks to the user."""
         return self.rank == 0
 
+    def held(self, networks: int) -> tuple[int, ...]:
+        """Which of a method's networks this rank trains."""
+        return tuple(range(networks)) if self.twin is None else (self.twin.mine,)
+
+    def owner(self, network: int) -> int:
+        """The first rank that trains a network; it writes it to disk."""
+        return 0 if self.twin is None or network == 0 else self.world_size // 2
+
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in the chosen precision inside this context."""
         context: AbstractContextManager[None] = self._fabric.autocast()
         return context
 
-    def wrap(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Move to the device and let gradients be averaged over the ranks."""
-        wrapped, wrapped_optimizer = self._fabric.setup(module, optimizer)
-        return wrapped, wrapped_optimizer
+    def exchange(self, networks: Mapping[int, nn.Module], compression: Compression) -> Exchange:
+        """The way to averaged gradients for the networks that this rank holds."""
+        return Exchange(networks, self.group, compression)
 
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of a scalar, exchanged between the ranks."""
-        self._fabric.backward(loss)
+    def require_networks(self, networks: int, method: str) -> None:
+        """Refuse a placement that a method's networks do not fit.
+
+        Raises:
+            UserError: apart, with another number of networks than two.
+        """
+        if self.twin is not None and networks != 2:
+            raise UserError(
+                f"--placement apart gives each half of the processes one of two networks, but"
+                f" '{method}' trains {networks}. Choose --placement together.",
+                told=not self.is_first,
+            )
+
+    def share_statistics(self, network: nn.Module) -> nn.Module:
+        """Let batch normalisation see the samples of all ranks."""
+        return share_statistics(network, self.group, self.device)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum over the ranks, the same result on each."""
+        """Sum over the samples of all ranks, the same result on each."""
+        self.tick()
+        return self.group.sum(values)
+
+    def start_flags(self, values: list[float]) -> Pending:
+        """Begin to sum a few small numbers over really all ranks, on the host."""
+        flags = torch.tensor(values, dtype=torch.float32)
         if self.world_size == 1:
-            return values
-        reduced = self._fabric.all_reduce(values, reduce_op="sum")
-        assert isinstance(reduced, Tensor)
-        return reduced
+            return Pending(flags, None)
+        return Pending(flags, dist.all_reduce(flags, async_op=True))
 
     def barrier(self) -> None:
         """Wait for all ranks."""
-        self._fabric.barrier()
+        self.start_flags([0.0]).wait()
 
     def broadcast(self, value: T) -> T:
         """The first rank's value, on every rank."""
-        return self._fabric.broadcast(value)
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, device=torch.device("cpu"))
+        return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, on every rank, in the order of the ranks."""
+        if self.world_size == 1:
+            return [value]
+        box: list[Any] = [None] * self.world_size
+        dist.all_gather_object(box, value)
+        return box
+
+    def gather_on_first(self, value: T) -> list[T] | None:
+        """Every rank's value in the order of the ranks, on the first; None on the others."""
+        if self.world_size == 1:
+            return [value]
+        box: list[Any] | None = [None] * self.world_size if self.is_first else None
+        dist.gather_object(value, box)
+        return box
+
+    def report(self, error: UserError) -> UserError:
+        """Say which rank had a trouble of its own; what all had alike the first rank says."""
+        if not error.told and not self.is_first:
+            print(f"thresher: rank {self.rank}: {error}", file=sys.stderr, flush=True)
+            error.told = True
+        return error
+
+    def settle(self, action: Callable[[], T], *, first_only: bool = False) -> T | None:
+        """Do something on every rank (or on the first alone); a failure of one is that of all.
+
+        Raises:
+            UserError: on every rank, if any raised one; the first rank reports it.
+        """
+        result, message = None, None
+        if self.is_first or not first_only:
+            try:
+                result = action()
+            except UserError as error:
+                message = str(error)
+                if self.world_size == 1:
+                    raise
+        errors = self.gather(message)
+        joined = join_errors(errors[:1] if first_only else errors)
+        if joined is not None:
+            raise UserError(joined, told=not self.is_first)
+        return result
+
+    def first_then_all(self, action: Callable[[], T]) -> T:
+        """Do something on the first rank, which may leave a cache, then on the others.
+
+        Raises:
+            UserError: on every rank, if any raised one.
+        """
+        result = self.settle(action, first_only=True)
+        if not self.is_first:
+            other = self.settle(action)
+            assert other is not None
+            return other
+        self.settle(lambda: None)
+        assert result is not None
+        return result
+
+    def require_equal(self, facts: Mapping[str, Any]) -> None:
+        """Refuse ranks that were started differently.
+
+        Raises:
+            UserError: naming the rank and the difference.
+        """
+        difference = first_difference(self.gather(dict(facts)))
+        if difference is not None:
+            raise RanksDifferError(difference, told=not self.is_first)
+
+    def connect(self) -> Store:
+        """A connection of one's own to the store that all ranks share, for another thread."""
+        if self.world_size == 1:
+            return self._store
+        host, port = self._store_place
+        return TCPStore(host, port, is_master=False, timeout=self._patience)
+
+    def watch(self, orphaned: Callable[[], None]) -> None:
+        """Begin to look out for ranks that stall; ``tick`` tells that this one does not."""
+        if self.world_size > 1:
+            self._watch = Watch(
+                self.connect, self.rank, self.world_size, self._peer_timeout, orphaned=orphaned
+            )
+
+    def tick(self) -> None:
+        """Something was done: this rank does not stall."""
+        if self._watch is not None:
+            self._watch.tick()
+
+    def name_lost_peers(self) -> AbstractContextManager[None]:
+        """Inside, a broken connection is a ``PeersLostError``."""
+        return name_lost_peers(self.world_size)
+
+    def stop_watching(self) -> None:
+        """Peers that end from now on are not lost."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def close(self) -> None:
+        """Part from the peers in order; none leaves before all are done."""
+        if self.world_size > 1:
+            self.barrier()
+            self.stop_watching()
+            self.barrier()
+            # Networks wrapped for this group must go before it: destroying one whose group is gone
+            # ends the process.
+            gc.collect()
+            dist.destroy_process_group()
+
+    @property
+    def _patience(self) -> datetime.timedelta:
+        return datetime.timedelta(seconds=self._peer_timeout)
+
+    def _place(self, placement: Placement, precision: Precision) -> tuple[Group, Twin | None]:
+        if placement == "together" or self.world_size == 1:
+            return Group(self.rank, self.world_size), None
+        if self.world_size % 2:
+            raise UserError(
+                f"--placement apart needs an even number of processes, not {self.world_size}."
+            )
+        half = self.world_size // 2
+        handles = [
+            dist.new_group(list(range(start, start + half)), timeout=self._longest)
+            for start in (0, half)
+        ]
+        mine, place = divmod(self.rank, half)
+        handle = handles[mine]
+        assert isinstance(handle, dist.ProcessGroup), "this rank belongs to its own half"
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        return (
+            Group(place, half, handle),
+            Twin((self.rank + half) % self.world_size, mine, dtype),
+        )
+
+    def _open_shared_store(self) -> Store:
+        """Hosted by the first rank: a launcher's own store ends with the launcher."""
+        if self.world_size == 1:
+            return HashStore()
+        host = os.environ["MASTER_ADDR"]
+        if self.is_first:
+            # Not waiting for the others: they learn of the port only now.
+            store = TCPStore(
+                host, 0, is_master=True, wait_for_workers=False, timeout=self._patience
+            )
+            self._store_place = self.broadcast((host, store.port))
+            return store
+        self._store_place = self.broadcast((host, 0))
+        return self.connect()
+
+
+def _check_accelerator(accelerator: str, around: Surroundings) -> str:
+    if accelerator not in ("auto", "cpu", "cuda", "mps"):
+        raise UserError(f"--accelerator {accelerator}: choose cpu, cuda, mps or auto.")
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise UserError("--accelerator cuda: PyTorch finds no CUDA device on this machine.")
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--accelerator mps: PyTorch finds no such device on this machine.")
+    kind = accelerator
+    if kind == "auto":
+        mps = torch.backends.mps.is_available() and around.world_size == 1
+        kind = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if kind == "mps" and around.world_size > 1:
+        raise UserError("--accelerator mps trains with one process only; choose cpu for several.")
+    if kind == "cuda" and 1 < torch.cuda.device_count() < around.local_size:
+        raise UserError(
+            f"{around.local_size} processes run on this machine, but PyTorch finds"
+            f" {torch.cuda.device_count()} CUDA devices. Start one process for each."
+        )
+    return kind
+
+
+def _fabric(kind: str, precision: Precision, around: Surroundings, timeout: float) -> Fabric:
+    if around.world_size == 1:
+        return Fabric(
+            accelerator=kind,
+            devices=1,
+            precision=_FABRIC_PRECISION[precision],
+            plugins=[around.cluster],
+        )
+    if kind == "cuda":
+        # With one visible device per process the launcher has chosen; else each takes its own.
+        visible = torch.cuda.device_count()
+        devices = [
+            torch.device("cuda", local if visible > 1 else 0)
+            for local in itertools.islice(itertools.count(), around.local_size)
+        ]
+    else:
+        devices = [torch.device("cpu")] * around.local_size
+    strategy = DDPStrategy(
+        parallel_devices=devices,
+        cluster_environment=around.cluster,
+        # Flags and objects travel between hosts' memories, whatever trains.
+        process_group_backend="cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
+        timeout=datetime.timedelta(seconds=timeout),
+    )
+    nodes = -(-around.world_size // around.local_size)
+    return Fabric(strategy=strategy, num_nodes=nodes, precision=_FABRIC_PRECISION[precision])
+
+
+def _set_timeout(timeout: datetime.timedelta) -> None:
+    """Of all later collectives; PyTorch renamed the function after 2.11."""
+    change = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    change(timeout, dist.group.WORLD)
+
+
+def _no_meeting(error: Exception, timeout: float) -> UserError:
+    text = str(error).splitlines()[0]
+    if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
+        return UserError(
+            f"The port {os.environ.get('MASTER_PORT')} that the processes should meet at is taken."
+            " Choose another with the environment variable MASTER_PORT (torchrun: --master-port)."
+        )
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    return UserError(
+        f"The processes did not all meet at {where} within {timeout:.0f} s ({text[:160]}). See that"
+        " every one was started and that this address can be reached from all machines"
+        " (--peer-timeout changes the wait)."
+    )

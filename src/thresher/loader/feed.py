@@ -29,6 +29,7 @@ class Feed:
         views: those that the method declared.
         device: where the batch goes.
         seed: of the augmentation.
+        parts: that each of the order's batches comes in, one after the other.
         clean: a second feed whose labels are trusted; it goes round and round.
     """
 
@@ -38,13 +39,20 @@ class Feed:
     views: tuple[View, ...]
     device: torch.device
     seed: int
+    parts: int = 1
     clean: Feed | None = None
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Batch, Tensor]]:
-        """The epoch's batches and, beside each, its samples' ledger rows int64[B]."""
-        clean = self.clean.endless(epoch * self.order.steps + start) if self.clean else None
+        """The epoch's batches from step ``start`` on, each in its parts.
+
+        Yields:
+            (batch of B / parts samples, their ledger rows int64[B / parts]).
+        """
+        served = (epoch * self.order.steps + start) * self.parts
+        clean = self.clean.endless(served) if self.clean else None
         plan = self.local_plan(epoch)
-        for host in self.loader.batches(epoch, plan, start):
+        plan = plan.reshape(len(plan) * self.parts, -1)
+        for host in self.loader.batches(epoch, plan, start * self.parts):
             batch = self._to_device(host, epoch, next(clean) if clean else None)
             yield batch, torch.from_numpy(host.positions).to(self.device, non_blocking=True)
 

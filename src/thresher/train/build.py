@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from thresher.config import ResolvedConfig
 from thresher.dist.runtime import Runtime
@@ -24,6 +24,7 @@ from thresher.models.factory import create_model, data_config
 from thresher.train.data import ImageSet, TrainData
 from thresher.train.evaluate import Score, score
 from thresher.train.learner import Learner, MakeLearner
+from thresher.train.team import Team
 from thresher.types import View
 
 _EVALUATION_BATCH = 500
@@ -62,7 +63,7 @@ def build_loader(
     config: ResolvedConfig,
     framing: Framing,
     ids: np.ndarray,
-    device: torch.device,
+    runtime: Runtime,
 ) -> Loader:
     """A loader of these samples of an image set.
 
@@ -80,7 +81,8 @@ def build_loader(
         decoder=config.decoder,
         cache=config.cache,
         place=images.reader.place,
-        device=device,
+        device=runtime.device,
+        processes=runtime.local_size,
     )
 
 
@@ -90,36 +92,45 @@ def build_feed(
     views: tuple[View, ...],
     runtime: Runtime,
     batch_size: int,
+    parts: int = 1,
     clean: Feed | None = None,
 ) -> Feed:
     """Batches of this rank's share of an image set.
 
     Raises:
-        UserError: fewer samples than processes, or a batch that does not divide by them.
+        UserError: a number of processes, or a batch size, that cannot be shared out evenly.
     """
     homes = choose_num_homes(len(images.ids))
-    if homes % runtime.world_size or batch_size % runtime.world_size:
+    group = runtime.group
+    if homes % group.size:
+        fitting = [n for n in range(1, group.size + 1) if homes % n == 0]
         raise UserError(
-            f"{runtime.world_size} processes do not share a batch of {batch_size} over {homes}"
-            " homes evenly. Choose a --batch-size that the number of processes divides, or a"
-            f" number of processes that divides {homes}."
+            f"{group.size} processes cannot share {len(images.ids):,} samples evenly: they live in"
+            f" {homes} homes. Start {fitting[-1]} processes, or another divisor of {homes}."
+        )
+    if batch_size % (group.size * parts):
+        in_parts = f" in {parts} parts" if parts > 1 else ""
+        raise UserError(
+            f"--batch-size {batch_size} is shared out over {group.size} processes{in_parts}, which"
+            f" does not come out even. Choose a multiple of {group.size * parts}."
         )
     order = Order(
         num_samples=len(images.ids),
         batch_size=batch_size,
         seed=config.seed,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
+        rank=group.rank,
+        world_size=group.size,
         num_homes=homes,
     )
     framing: Framing = "random_crop" if config.augment == "photo" else "whole"
     return Feed(
-        loader=build_loader(images, config, framing, images.ids[order.owned], runtime.device),
+        loader=build_loader(images, config, framing, images.ids[order.owned], runtime),
         order=order,
         augmentation=_augmentation(config),
         views=views,
         device=runtime.device,
         seed=config.seed,
+        parts=parts,
         clean=clean,
     )
 
@@ -129,9 +140,13 @@ def build_feeds(config: ResolvedConfig, data: TrainData, method: Method, runtime
     clean = None
     if data.clean is not None:
         # A quarter of the batch: enough to be heard in every step, too little to double its cost.
-        per_rank = max(1, min(config.batch_size // 4, len(data.clean.ids)) // runtime.world_size)
-        clean = build_feed(config, data.clean, method.views, runtime, per_rank * runtime.world_size)
-    return build_feed(config, data.train, method.views, runtime, config.batch_size, clean)
+        shares = runtime.group.size * config.accumulate
+        per_share = max(1, min(config.batch_size // 4, len(data.clean.ids)) // shares)
+        size = per_share * runtime.group.size
+        clean = build_feed(config, data.clean, method.views, runtime, size)
+    return build_feed(
+        config, data.train, method.views, runtime, config.batch_size, config.accumulate, clean
+    )
 
 
 def build_ledger(feed: Feed, method: Method) -> Ledger:
@@ -173,24 +188,37 @@ def try_network(learner: Learner, config: ResolvedConfig, runtime: Runtime) -> N
 
 @dataclass(frozen=True)
 class Measure:
-    """Accuracy of the averaged prediction on the images set apart for it."""
+    """Accuracy of the averaged prediction on the images set apart for it.
+
+    Attributes:
+        loader: of this rank's share of them.
+    """
 
     loader: Loader
     augmentation: Augmentation
-    device: torch.device
+    runtime: Runtime
     num_classes: int
     teacher: bool
 
-    def __call__(self, learners: Sequence[Learner]) -> Score:
-        """Count right answers of the networks as they are now."""
-        return score(
-            [learner.predictor(teacher=self.teacher) for learner in learners],
+    def __call__(self, team: Team) -> Score:
+        """Count right answers of the networks as they are now, over all ranks."""
+        predict = team.predict(self.teacher)
+
+        def predict_and_tell(images: Tensor) -> list[Tensor]:
+            self.runtime.tick()
+            return predict(images)
+
+        own = score(
+            predict_and_tell,
             self.loader,
             self.augmentation,
-            self.device,
+            self.runtime.device,
             num_classes=self.num_classes,
-            batch_size=min(_EVALUATION_BATCH, len(self.loader)),
+            batch_size=max(1, min(_EVALUATION_BATCH, len(self.loader))),
         )
+        counts = torch.from_numpy(np.stack([own.correct, own.total])).to(self.runtime.device)
+        correct, total = self.runtime.sum(counts).cpu().numpy()
+        return Score(correct, total, own.unreadable)
 
 
 def build_measure(
@@ -201,10 +229,11 @@ def build_measure(
     if images is None:
         return None
     framing = evaluation_framing(config.augment)
+    mine = images.ids[runtime.group.rank :: runtime.group.size]
     return Measure(
-        loader=build_loader(images, config, framing, images.ids, runtime.device),
+        loader=build_loader(images, config, framing, mine, runtime),
         augmentation=_augmentation(config),
-        device=runtime.device,
+        runtime=runtime,
         num_classes=len(images.manifest.classes),
         teacher=method.predicts_with_teacher,
     )

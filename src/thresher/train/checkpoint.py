@@ -1,8 +1,8 @@
 """Checkpoints that are whole or not there: written aside, synced, hashed, renamed.
 
-``checkpoints/000012-000340/`` holds the state before step 340 of epoch 12: ``state.pt`` and, for
-each rank, ``ledger-<rank>.pt``; ``meta.json`` has their SHA-256 and what the run was. A directory
-without a valid ``meta.json`` does not count.
+``checkpoints/000012-000340/`` holds the state before step 340 of epoch 12: ``state.pt``, for each
+network ``network-<k>.pt``, for each rank ``rank-<r>.pt`` and its part of the ledger; ``meta.json``
+has their SHA-256 and what the run was. A directory without a valid ``meta.json`` does not count.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,49 +22,73 @@ import torch
 from thresher.errors import UserError
 from thresher.files import explain_write_errors, sync
 
-FORMAT = 1
+FORMAT = 2
 
 
-def save_checkpoint(
-    folder: Path, epoch: int, step: int, parts: dict[str, Any], meta: dict[str, Any], keep: int
-) -> Path:
-    """Write one checkpoint and delete all but the ``keep`` newest.
+def target_of(folder: Path, epoch: int, step: int) -> Path:
+    """Where the checkpoint of a position lies."""
+    return folder / f"{epoch:06d}-{step:06d}"
+
+
+def aside_of(target: Path, token: str) -> Path:
+    """Where it is written first; the token keeps what another attempt left apart."""
+    return target.with_name(f".{target.name}.{token}.tmp")
+
+
+def write_parts(aside: Path, parts: Mapping[str, Any]) -> dict[str, str]:
+    """Write some parts of a checkpoint; returns their SHA-256 by file name.
 
     Args:
-        folder: of all checkpoints of the run.
-        epoch, step: the position the state belongs to.
+        aside: the directory; several ranks write into it.
         parts: file stem to what ``torch.save`` takes.
-        meta: what the run was; JSON.
-        keep: how many to leave.
+
+    Raises:
+        UserError: they cannot be written.
     """
-    target = folder / f"{epoch:06d}-{step:06d}"
-    aside = folder / f".{target.name}.tmp"
+    hashes = {}
+    with explain_write_errors(aside):
+        aside.mkdir(parents=True, exist_ok=True)
+        for stem, value in parts.items():
+            path = aside / f"{stem}.pt"
+            _save(value, path)
+            hashes[path.name] = _hash_and_sync(path)
+    return hashes
+
+
+def commit(aside: Path, target: Path, meta: Mapping[str, Any]) -> None:
+    """Turn a directory with all its parts into a checkpoint.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     with explain_write_errors(target):
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        try:
-            hashes = {}
-            for stem, value in parts.items():
-                path = aside / f"{stem}.pt"
-                _save(value, path)
-                hashes[path.name] = _hash_and_sync(path)
-            body = {"format": FORMAT, "epoch": epoch, "step": step, "sha256": hashes, **meta}
-            meta_path = aside / "meta.json"
-            meta_path.write_text(json.dumps(body, indent=1))
-            _hash_and_sync(meta_path)
-            sync(aside)
-            shutil.rmtree(target, ignore_errors=True)
-            aside.rename(target)
-            sync(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    for old in _newest_first(folder)[max(1, keep) :]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
+        meta_path = aside / "meta.json"
+        meta_path.write_text(json.dumps({"format": FORMAT, **meta}, indent=1))
+        _hash_and_sync(meta_path)
+        sync(aside)
+        shutil.rmtree(target, ignore_errors=True)
+        aside.rename(target)
+        sync(target.parent)
 
 
-def load_newest(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The newest checkpoint that is whole, as (meta, parts); None if there never was one.
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed runs left half-written."""
+    if folder.is_dir():
+        for path in folder.glob(".*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the ``keep`` newest checkpoints and the one of the highest accuracy."""
+    paths = _newest_first(folder)
+    best = max(paths, key=_accuracy, default=None)
+    for old in paths[max(1, keep) :]:
+        if old != best or _accuracy(old) < 0:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def find_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that is whole and its ``meta.json``; None if there never was one.
 
     A damaged one is passed over with a warning and renamed to ``damaged-...``, so that it does not
     count among the newest again.
@@ -74,9 +99,9 @@ def load_newest(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
     damaged = 0
     for path in _newest_first(folder):
         try:
-            return _load(path)
-        # What damaged JSON, damaged archives and missing files raise.
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            return path, _read_and_check(path)
+        # What damaged JSON and missing files raise.
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             damaged += 1
             warnings.warn(
                 f"Checkpoint {path} is damaged ({error}); trying the one before.", stacklevel=2
@@ -92,18 +117,28 @@ def load_newest(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
     return None
 
 
-def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    meta = json.loads((path / "meta.json").read_text())
+def load_part(path: Path, stem: str) -> Any:
+    """One part of a checkpoint; its pages are read when they are used."""
+    return torch.load(path / f"{stem}.pt", map_location="cpu", weights_only=True, mmap=True)
+
+
+def _read_and_check(path: Path) -> dict[str, Any]:
+    meta: dict[str, Any] = json.loads((path / "meta.json").read_text())
     if meta["format"] != FORMAT:
         raise ValueError(f"format {meta['format']}, not {FORMAT}")
     for name, expected in meta["sha256"].items():
         if _hash_and_sync(path / name) != expected:
             raise ValueError(f"{name} has changed since it was written")
-    parts = {
-        Path(name).stem: torch.load(path / name, map_location="cpu", weights_only=True)
-        for name in meta["sha256"]
-    }
-    return meta, parts
+    return meta
+
+
+def _accuracy(path: Path) -> float:
+    """What was measured when it was written; -1 if nothing was."""
+    try:
+        value = json.loads((path / "meta.json").read_text()).get("accuracy")
+    except (OSError, ValueError):
+        return -1.0
+    return -1.0 if value is None else float(value)
 
 
 class _Writer(io.FileIO):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,7 @@ def sequential_plan(num_samples: int, batch_size: int) -> np.ndarray:
 
 
 def predictions(
-    models: Sequence[Callable[[Tensor], Tensor]],
+    predict: Callable[[Tensor], list[Tensor]],
     loader: Loader,
     augmentation: Augmentation,
     device: torch.device,
@@ -54,10 +54,10 @@ def predictions(
     """Averaged class probabilities, batch by batch.
 
     Args:
-        models: images to logits, in eval mode.
+        predict: images to the logits of every network, in eval mode.
         loader: of the images.
         augmentation: for its normalisation.
-        device: where the models are.
+        device: where the networks are.
         batch_size: images at a time.
 
     Yields:
@@ -66,13 +66,13 @@ def predictions(
     for batch in loader.batches(0, sequential_plan(len(loader), batch_size)):
         images = augmentation(batch.canvas.to(device), View.PLAIN, _NO_DRAWS)
         with torch.no_grad():
-            probs = torch.stack([model(images).softmax(dim=1) for model in models]).mean(dim=0)
+            probs = torch.stack([z.softmax(dim=1) for z in predict(images)]).mean(dim=0)
         keep = batch.valid
         yield batch.positions[keep], batch.labels[keep], probs.cpu().numpy()[keep]
 
 
 def score(
-    models: Sequence[Callable[[Tensor], Tensor]],
+    predict: Callable[[Tensor], list[Tensor]],
     loader: Loader,
     augmentation: Augmentation,
     device: torch.device,
@@ -82,7 +82,7 @@ def score(
     """Count right answers; see ``predictions`` for the arguments."""
     correct = np.zeros(num_classes, dtype=np.int64)
     total = np.zeros(num_classes, dtype=np.int64)
-    for _, labels, probs in predictions(models, loader, augmentation, device, batch_size):
+    for _, labels, probs in predictions(predict, loader, augmentation, device, batch_size):
         total += np.bincount(labels, minlength=num_classes)
         hits = labels[probs.argmax(axis=1) == labels]
         correct += np.bincount(hits, minlength=num_classes)

@@ -20,7 +20,7 @@ class Events(Protocol):
 
 class _NoEvents:
     def add_epoch(self, metrics: EpochMetrics) -> None:
-        """TensorBoard is not installed: nothing to do."""
+        """Nobody listens."""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -49,8 +49,10 @@ class _TensorBoard:
         self._writer.close()
 
 
-def open_events(folder: Path) -> Events:
-    """A writer of TensorBoard events, or one that does nothing where TensorBoard is missing."""
+def open_events(folder: Path | None) -> Events:
+    """A writer of TensorBoard events; one that does nothing without TensorBoard or a folder."""
+    if folder is None:
+        return _NoEvents()
     try:
         return _TensorBoard(folder)
     except ImportError:

@@ -2,59 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from thresher.config import ResolvedConfig
+from thresher.dist.runtime import Runtime
 from thresher.export.weights import write_timm_config, write_weights
 from thresher.ledger.ledger import Ledger
 from thresher.ledger.table import write_ledger
 from thresher.loader.canvas import EVALUATION_MARGIN
 from thresher.methods.base import Method
 from thresher.sources.manifest import Manifest
-from thresher.train.learner import Learner
 from thresher.train.run_dir import RunDir
+from thresher.train.team import Team
 from thresher.types import Judgement
 
 
 def write_ledger_table(
-    path: Path, manifest: Manifest, ledger: Ledger, judgement: Judgement
+    path: Path, manifest: Manifest, ledger: Ledger, judgement: Judgement, runtime: Runtime
 ) -> None:
-    """Write the ledger for people, with the method's last judgement of every sample."""
+    """Write the ledger of all ranks for people, with the method's last judgement of every sample.
+
+    Args:
+        path: where; the first rank writes it.
+        manifest: of the run, with the states that training found.
+        ledger: of this rank.
+        judgement: of this rank's samples.
+        runtime: this process's place among its peers.
+    """
     weight = ledger.columns["weight"]
-    write_ledger(
-        path,
-        manifest,
-        ledger.ids,
-        suggested=judgement.suggested.cpu().numpy(),
-        confidence=judgement.confidence.cpu().numpy(),
-        clean_probability=judgement.clean_probability.cpu().numpy(),
-        weight=weight.reshape(len(ledger), -1).float().mean(dim=1).cpu().numpy(),
-        seen=ledger.columns["seen"].cpu().numpy(),
-    )
+    own = {
+        "ids": ledger.ids,
+        "suggested": judgement.suggested.cpu().numpy(),
+        "confidence": judgement.confidence.cpu().numpy(),
+        "clean_probability": judgement.clean_probability.cpu().numpy(),
+        "weight": weight.reshape(len(ledger), -1).float().mean(dim=1).cpu().numpy(),
+        "seen": ledger.columns["seen"].cpu().numpy(),
+    }
+    # Twins hold the same rows; one of each pair tells them.
+    told = runtime.gather_on_first(own if runtime.rank < runtime.group.size else None)
+    if told is None:
+        return
+    parts = [part for part in told if part is not None]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in own}
+    order = np.argsort(whole["ids"])
+    whole = {name: values[order] for name, values in whole.items()}
+    write_ledger(path, manifest, whole.pop("ids"), **whole)
 
 
 def write_networks(
     run: RunDir,
     config: ResolvedConfig,
     method: Method,
-    learners: Sequence[Learner],
+    team: Team,
     classes: tuple[str, ...],
+    runtime: Runtime,
 ) -> None:
     """Write each network's weights, then what timm and ``Predictor`` need to load them.
 
     The configuration comes last: where it is, all weights are.
     """
-    for index, learner in enumerate(learners):
-        write_weights(
-            learner.ema if method.predicts_with_teacher else learner.module, run.weights(index)
+
+    def write_own() -> None:
+        for index, learner in team.learners.items():
+            if runtime.owner(index) == runtime.rank:
+                network = learner.ema if method.predicts_with_teacher else learner.module
+                write_weights(network, run.weights(index))
+
+    runtime.settle(write_own)
+    if runtime.is_first:
+        write_timm_config(
+            team.learners[0].module,
+            run.timm_config,
+            architecture=config.model,
+            image_size=config.image_size,
+            crop_share=EVALUATION_MARGIN if config.augment == "photo" else 1.0,
+            classes=classes,
+            num_networks=method.networks,
         )
-    write_timm_config(
-        learners[0].module,
-        run.timm_config,
-        architecture=config.model,
-        image_size=config.image_size,
-        crop_share=EVALUATION_MARGIN if config.augment == "photo" else 1.0,
-        classes=classes,
-        num_networks=len(learners),
-    )

@@ -1,11 +1,18 @@
-"""Stopping on request: finish the step, save, leave. A second request stops at once."""
+"""Stopping on request: finish the step, save, leave. A second request stops at once.
+
+A launcher may pass on a signal that the process got by itself already, so a request counts as the
+second one only some seconds after the first.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
+
+ECHO_SECONDS = 3.0
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: it was asked for
@@ -25,6 +32,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal = 0
+        self._asked_at = 0.0
         self._before: dict[int, Any] = {}
 
     @property
@@ -47,8 +55,15 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def request(self, number: int = signal.SIGTERM) -> None:
+        """Ask to stop, as a signal does; any thread may."""
+        if not self.requested:
+            self.signal, self._asked_at = number, time.monotonic()
+
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
-        signal.signal(
-            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        )
+        if self.requested and time.monotonic() - self._asked_at > ECHO_SECONDS:
+            signal.signal(
+                number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            )
+            signal.raise_signal(number)
+        self.request(number)

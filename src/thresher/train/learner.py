@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from thresher.config import ResolvedConfig
 from thresher.dist.runtime import Runtime
-from thresher.types import Network
 
 
 class Learner:
@@ -28,28 +27,30 @@ class Learner:
         self._runtime = runtime
         self._ema_decay = config.ema_decay
         module = module.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.module = module
         self.ema = copy.deepcopy(module).requires_grad_(False).eval()
-        optimizer = create_optimizer_v2(
-            module,
+        self.module = runtime.share_statistics(module) if config.sync_batchnorm else module
+        self.optimizer = create_optimizer_v2(
+            self.module,
             opt=config.optimizer,
             lr=config.lr,
             weight_decay=config.weight_decay,
             momentum=0.9,
         )
-        self._wrapped, self.optimizer = runtime.wrap(module, optimizer)
         self._averaged = _float_pairs(self.ema, self.module)
         self._copied = _other_pairs(self.ema, self.module)
         self._updates = 0
-        self.network = Network(student=self._student, teacher=self._teacher)
 
-    def apply(self, loss: Tensor, lr: float) -> None:
-        """One step down the loss, then let the teacher follow."""
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Those of the weights that took part in the last backward pass."""
+        return [p.grad for p in self.module.parameters() if p.grad is not None]
+
+    def step(self, lr: float) -> None:
+        """One step down the gradients, then let the teacher follow."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
-        self.optimizer.zero_grad(set_to_none=True)
-        self._runtime.backward(loss)
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         self._follow()
 
     def predictor(self, *, teacher: bool) -> Callable[[Tensor], Tensor]:
@@ -64,7 +65,14 @@ class Learner:
                 self.module.train()
             return logits.float()
 
-        return self._teacher if teacher else predict
+        return self.teacher if teacher else predict
+
+    @torch.no_grad()
+    def teacher(self, images: Tensor) -> Tensor:
+        """Logits float32[B, C] of the averaged network in eval mode."""
+        with self._runtime.autocast():
+            logits: Tensor = self.ema(images)
+        return logits.float()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on."""
@@ -81,16 +89,6 @@ class Learner:
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._updates = state["updates"]
-
-    def _student(self, images: Tensor) -> Tensor:
-        logits: Tensor = self._wrapped(images)
-        return logits.float()
-
-    @torch.no_grad()
-    def _teacher(self, images: Tensor) -> Tensor:
-        with self._runtime.autocast():
-            logits: Tensor = self.ema(images)
-        return logits.float()
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from thresher.config import ResolvedConfig
 from thresher.dist.runtime import Runtime
@@ -19,14 +17,18 @@ from thresher.ledger.history import LedgerHistory
 from thresher.ledger.ledger import Ledger
 from thresher.loader.feed import Feed
 from thresher.methods.base import Method
-from thresher.train.checkpoint import load_newest, save_checkpoint
+from thresher.train.checkpoint import find_newest
 from thresher.train.evaluate import Score
+from thresher.train.flags import Flags, Verdict
 from thresher.train.interrupt import Interrupted, StopRequest
-from thresher.train.learner import Learner, MakeLearner
+from thresher.train.learner import MakeLearner
 from thresher.train.meter import EpochMetrics, Meter
+from thresher.train.saver import Saver
 from thresher.train.schedule import triangle
+from thresher.train.state import meta_of, parts_of, restore
+from thresher.train.team import Team
 from thresher.train.together import Together
-from thresher.types import Networks, Progress
+from thresher.types import Progress
 
 CLOCK_EVERY = 50
 """Steps between two looks at the clock and, on a GPU, at the losses' finiteness."""
@@ -65,7 +67,7 @@ class Loop:
         feed: Feed,
         ledger: Ledger,
         make_learner: MakeLearner,
-        measure: Callable[[Sequence[Learner]], Score] | None,
+        measure: Callable[[Team], Score] | None,
         checkpoints: Path,
         identity: dict[str, Any],
         listener: Listener,
@@ -77,8 +79,8 @@ class Loop:
         self.feed = feed
         self.ledger = ledger
         self.history = LedgerHistory(ledger, runtime.sum)
-        self.learners: list[Learner] = []
         self.last: EpochMetrics | None = None
+        self.team: Team
         self._make_learner = make_learner
         self._measure = measure
         self._checkpoints = checkpoints
@@ -86,6 +88,8 @@ class Loop:
         self._listener = listener
         self._meter = Meter(method.networks, runtime.device)
         self._together = Together(method.networks, runtime)
+        token = runtime.broadcast(f"{time.time_ns():x}")
+        self._saver = Saver(checkpoints, runtime, config.keep_checkpoints, token)
         self._saved_at = time.monotonic()
 
     def run(self, resume: bool) -> None:
@@ -95,83 +99,93 @@ class Loop:
             UserError: a loss is not finite; the last good checkpoint stays.
             Interrupted: asked to stop; a checkpoint was saved first.
         """
-        epoch, step = self._restore() if resume else (0, 0)
-        self._listener.on_start(epoch)
         with StopRequest() as stop, self._together:
+            self.runtime.watch(orphaned=stop.request)
+            epoch, step = self._restore() if resume else (0, 0)
+            self._listener.on_start(epoch)
+            flags = Flags(self.runtime, stop)
             for current in range(epoch, self.config.epochs):
-                self._train_epoch(current, step, stop)
+                self._train_epoch(current, step, flags)
                 step = 0
                 last = current == self.config.epochs - 1
-                if last or stop.requested or self._save_is_due():
+                # At step 0 every rank asks, however many there are.
+                verdict = flags.read(flags.start(0, save=self._save_is_due(), broken=False))
+                if last or verdict.stop or verdict.save:
                     self._save(current + 1, 0)
-                if stop.requested and not last:
-                    raise Interrupted(stop.signal)
+                if verdict.stop and not last:
+                    self._leave(verdict)
+            self._saver.finish()
 
-    def _train_epoch(self, epoch: int, start: int, stop: StopRequest) -> None:
-        steps = self.feed.order.steps
+    def _train_epoch(self, epoch: int, start: int, flags: Flags) -> None:
+        steps, parts = self.feed.order.steps, self.config.accumulate
         progress = self._progress(epoch, start)
         if start == 0:
             self._meter = Meter(self.method.networks, self.runtime.device)
             if progress.round_epoch == 0:
-                self.learners = [
-                    self._make_learner(index, progress.round)
-                    for index in range(self.method.networks)
-                ]
+                self.team = self._fresh_team(progress.round)
             self.ledger.overwrite(self.method.begin_epoch(self.history, progress))
-        self._together.allow(learner.module for learner in self.learners)
-        networks = Networks(tuple(learner.network for learner in self.learners), self._together.map)
         self._meter.resume_clock(self.feed.loader.wait_seconds)
-        for step, (batch, positions) in enumerate(self.feed.epoch(epoch, start), start):
+        for place, (batch, positions) in enumerate(self.feed.epoch(epoch, start), start * parts):
+            step, part = divmod(place, parts)
+            last_part = part == parts - 1
             progress = self._progress(epoch, step)
-            result = self.method.step(
-                networks,
-                batch,
-                self.ledger.rows(positions),
-                progress,
-            )
-            self._meter.add(result, batch.valid)
-            if self.runtime.device.type == "cpu" or step % CLOCK_EVERY == 0:
-                self._refuse_non_finite(progress)
-            totals = self.runtime.sum(torch.stack([w.detach() for w in result.weight_sums]))
-            self._apply(result.loss_sums, totals, self._learning_rate(progress))
+            rows = self.ledger.rows(positions)
+            with self.team.part(last_part):
+                result = self.method.step(self.team.networks, batch, rows, progress)
+                self._meter.add(result, batch.valid)
+                pending = self._ask(flags, step) if last_part else None
+                self.team.backward(result, last_part)
             self.ledger.update(positions, batch.valid, result.records)
-            self._listener.on_step(progress, self._metrics_so_far)
-            if step + 1 < steps and (
-                stop.requested or (step % CLOCK_EVERY == 0 and self._save_is_due())
-            ):
+            if not last_part:
+                continue
+            verdict = flags.read(pending)
+            if verdict.broken:
                 self._refuse_non_finite(progress)
+            self.team.step(self._learning_rate(progress))
+            self.runtime.tick()
+            self._listener.on_step(progress, self._metrics_so_far)
+            if step + 1 < steps and (verdict.stop or verdict.save):
                 self._save(epoch, step + 1)
-                if stop.requested:
-                    raise Interrupted(stop.signal)
-        self._refuse_non_finite(progress)
+                if verdict.stop:
+                    self._leave(verdict)
         self._finish_epoch(progress)
 
-    def _apply(self, loss_sums: Sequence[Tensor], weight_totals: Tensor, lr: float) -> None:
-        """One step of every network down its mean loss over the global weight."""
-        # Gradients are averaged over ranks, so the mean over all weights needs the factor.
-        scales = self.runtime.world_size / weight_totals.clamp(min=1.0)
-        losses = [loss * scale for loss, scale in zip(loss_sums, scales, strict=True)]
+    def _ask(self, flags: Flags, step: int) -> Any:
+        """Find out whether any rank wants to stop, must save, or has lost its way."""
+        on_clock = step % CLOCK_EVERY == 0
+        look = self.runtime.device.type == "cpu" or on_clock
+        broken = look and not self._meter.is_finite()
+        return flags.start(step, save=on_clock and self._save_is_due(), broken=broken)
 
-        def apply(index: int) -> None:
-            self.learners[index].apply(losses[index], lr)
+    def _leave(self, verdict: Verdict) -> None:
+        self._saver.finish()
+        raise Interrupted(verdict.stop)
 
-        self._together.map(apply, range(len(self.learners)))
+    def _fresh_team(self, round_index: int) -> Team:
+        learners = {
+            index: self._make_learner(index, round_index)
+            for index in self.runtime.held(self.method.networks)
+        }
+        return Team(learners, self.method.networks, self.config, self.runtime, self._together)
 
     def _finish_epoch(self, progress: Progress) -> None:
+        totals = self.runtime.sum(self._meter.sums)
+        if not bool(torch.isfinite(totals).all()):
+            self._refuse_non_finite(progress)
         timing = self._meter.stop_clock(self.feed.loader.wait_seconds)
         done = progress.epoch + 1
         due = done % self.config.eval_every == 0 or done == self.config.epochs
-        score = self._measure(self.learners) if due and self._measure else None
-        totals = self.runtime.sum(self._meter.sums)
+        score = self._measure(self.team) if due and self._measure else None
         rate = self._learning_rate(progress)
         self.last = self._meter.summary(progress, timing, totals, score, rate)
         self._listener.on_epoch(self.last)
 
     def _metrics_so_far(self, progress: Progress) -> EpochMetrics:
-        """This rank's epoch until now; waits for the device."""
+        """The epoch until now, as if all ranks were like this one; waits for the device."""
         timing = self._meter.so_far(self.feed.loader.wait_seconds)
         rate = self._learning_rate(progress)
-        return self._meter.summary(progress, timing, self._meter.sums, None, rate)
+        sums = self._meter.sums * self.runtime.group.size
+        return self._meter.summary(progress, timing, sums, None, rate)
 
     def _progress(self, epoch: int, step: int) -> Progress:
         rounds = self.method.rounds
@@ -196,62 +210,47 @@ class Loop:
         return self.config.lr * triangle(progress.step - first, steps, self.config.warmup_share)
 
     def _refuse_non_finite(self, progress: Progress) -> None:
-        if self._meter.is_finite():
-            return
+        self._saver.wait()
         raise UserError(
             f"The loss is no longer finite (epoch {progress.epoch + 1}, seen at step"
             f" {progress.step + 1} of {progress.steps}). Lower the learning rate (--lr, now"
             f" {self.config.lr:g}) or use --precision fp32. The last good checkpoint stays in"
-            f" {self._checkpoints}."
+            f" {self._checkpoints}.",
+            told=not self.runtime.is_first,
         )
-
-    def _refuse_broken_weights(self) -> None:
-        """A finite loss may still have had a gradient that is not; such weights are not kept."""
-        for learner in self.learners:
-            if not all(bool(torch.isfinite(p).all()) for p in learner.module.parameters()):
-                raise UserError(
-                    "The weights are no longer finite. Lower the learning rate (--lr, now"
-                    f" {self.config.lr:g}) or use --precision fp32. The last good checkpoint stays"
-                    f" in {self._checkpoints}."
-                )
 
     def _save_is_due(self) -> bool:
-        due = time.monotonic() - self._saved_at > 60 * self.config.checkpoint_minutes
-        return self.runtime.broadcast(due) if self.runtime.world_size > 1 else due
+        return time.monotonic() - self._saved_at > 60 * self.config.checkpoint_minutes
 
     def _save(self, epoch: int, step: int) -> None:
-        self._refuse_broken_weights()
-        state = {
-            "learners": [learner.state_dict() for learner in self.learners],
-            "meter": self._meter.state_dict(),
-            "last": None if self.last is None else dataclasses.asdict(self.last),
-            "unreadable": dict(self.feed.loader.unreadable),
-            "random": torch.get_rng_state(),
-        }
-        parts = {"state": state, f"ledger-{self.runtime.rank}": self.ledger.state_dict()}
-        save_checkpoint(
-            self._checkpoints, epoch, step, parts, self._identity, self.config.keep_checkpoints
-        )
+        """Begin to save; a finite loss may still have had a gradient that is not."""
+        if not self.team.has_finite_weights():
+            self._saver.wait()
+            raise UserError(
+                "The weights are no longer finite. Lower the learning rate (--lr, now"
+                f" {self.config.lr:g}) or use --precision fp32. The last good checkpoint stays"
+                f" in {self._checkpoints}.",
+                told=self.runtime.group.rank != 0,
+            )
+        learners = self.team.learners
+        parts = parts_of(self.runtime, learners, self.ledger, self._meter, self.feed.loader)
+        meta = meta_of(self.runtime, self.last, epoch_ended=step == 0)
+        self._saver.save(epoch, step, parts, {**meta, **self._identity})
         self._saved_at = time.monotonic()
 
     def _restore(self) -> tuple[int, int]:
-        found = load_newest(self._checkpoints)
+        found = self.runtime.settle(lambda: find_newest(self._checkpoints), first_only=True)
+        found = self.runtime.broadcast(found)
         if found is None:
             return 0, 0
-        meta, parts = found
+        path, meta = found
         epoch, step = int(meta["epoch"]), int(meta["step"])
-        state = parts["state"]
         # At a round's first step the loop makes fresh networks; the saved ones are the old round's.
         last_trained = epoch if step else max(0, epoch - 1)
-        round_index = self._progress(last_trained, 0).round
-        self.learners = [
-            self._make_learner(index, round_index) for index in range(self.method.networks)
-        ]
-        for learner, saved in zip(self.learners, state["learners"], strict=True):
-            learner.load_state_dict(saved)
-        self._meter.load_state_dict(state["meter"])
-        self.last = EpochMetrics(**state["last"]) if state["last"] else None
-        self.feed.loader.unreadable.update(state["unreadable"])
-        self.ledger.load_state_dict(parts[f"ledger-{self.runtime.rank}"])
-        torch.set_rng_state(state["random"])
+        self.team = self._fresh_team(self._progress(last_trained, 0).round)
+        restore(
+            path, meta, self.runtime, self.team.learners, self.ledger, self._meter, self.feed.loader
+        )
+        if meta["last"] is not None:
+            self.last = EpochMetrics(**{**meta["last"], "loss": tuple(meta["last"]["loss"])})
         return epoch, step

@@ -122,3 +122,9 @@ class Meter:
         """Take back what ``state_dict`` gave."""
         self.sums.copy_(state["sums"])
         self._seconds, self._waited = state["timing"]
+
+    def add_state(self, state: dict[str, Any]) -> None:
+        """Take over what another rank counted; the time is the longest of all."""
+        self.sums += state["sums"].to(self.sums.device)
+        seconds, waited = state["timing"]
+        self._seconds, self._waited = max(self._seconds, seconds), max(self._waited, waited)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class Predictor:
         exported = json.loads(run.timm_config.read_text())
         classes = tuple(exported["label_names"])
         # Where a run was trained does not matter here: another machine may have other devices.
-        runtime = Runtime("auto", config["precision"])
+        runtime = Runtime("auto", config["precision"], alone=True)
         models = []
         for index in range(exported["num_networks"]):
             model = create_model(config["model"], len(classes), weights=run.weights(index))
@@ -84,7 +84,7 @@ class Predictor:
         loader = self._loader(images)
         try:
             return score(
-                [self._forward(model) for model in self.models],
+                self._logits,
                 loader,
                 self.augmentation,
                 self.runtime.device,
@@ -102,21 +102,16 @@ class Predictor:
         """
         loader = self._loader(images)
         try:
-            forwards = [self._forward(model) for model in self.models]
             for positions, _, probs in predictions(
-                forwards, loader, self.augmentation, self.runtime.device, _BATCH
+                self._logits, loader, self.augmentation, self.runtime.device, _BATCH
             ):
                 yield images.ids[positions], probs, loader.unreadable
         finally:
             loader.close()
 
-    def _forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        def forward(batch: Tensor) -> Tensor:
-            with torch.no_grad(), self.runtime.autocast():
-                logits: Tensor = model(batch)
-            return logits.float()
-
-        return forward
+    def _logits(self, images: Tensor) -> list[Tensor]:
+        with torch.no_grad(), self.runtime.autocast():
+            return [model(images).float() for model in self.models]
 
     def _loader(self, images: ImageSet) -> Loader:
         return Loader(

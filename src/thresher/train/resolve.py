@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import timm
@@ -25,11 +25,13 @@ class Facts:
         num_samples: usable training images.
         median_side: median of the images' shorter sides, in pixels.
         accelerator: cpu, cuda or mps.
+        cores: of the processor, for this process.
     """
 
     num_samples: int
     median_side: int
     accelerator: str
+    cores: int = field(default_factory=lambda: os.cpu_count() or 2)
 
 
 def resolve(config: TrainConfig, facts: Facts) -> ResolvedConfig:
@@ -62,8 +64,8 @@ def resolve(config: TrainConfig, facts: Facts) -> ResolvedConfig:
         ),
         "ema_decay": _or(config.ema_decay, min(0.9998, max(0.9, 1 - 10 / steps))),
         "augment": config.augment or ("small" if small else "photo"),
-        "precision": config.precision or _precision(facts.accelerator),
-        "threads": config.threads or max(1, min(16, (os.cpu_count() or 2))),
+        "precision": config.precision or best_precision(facts.accelerator),
+        "threads": config.threads or max(1, min(16, facts.cores)),
         "eval_every": config.eval_every or max(1, epochs // 10),
     }
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
@@ -100,6 +102,8 @@ def check(config: TrainConfig) -> None:
         "threads",
         "eval_every",
         "keep_checkpoints",
+        "devices",
+        "accumulate",
     )
     for name in at_least_one:
         value = getattr(config, name)
@@ -113,7 +117,9 @@ def check(config: TrainConfig) -> None:
         raise UserError(f"--ema-decay is {config.ema_decay}; it must be at least 0 and below 1.")
     if not 0 < config.warmup_share < 1:
         raise UserError(f"--warmup-share is {config.warmup_share}; it must lie between 0 and 1.")
-    for name in ("weight_decay", "checkpoint_minutes"):
+    if config.peer_timeout <= 0:
+        raise UserError(f"--peer-timeout is {config.peer_timeout}; it must be above 0.")
+    for name in ("weight_decay", "checkpoint_minutes", "max_restarts"):
         value = getattr(config, name)
         if value is not None and value < 0:
             raise UserError(f"--{name.replace('_', '-')} is {value}; it must not be negative.")
@@ -152,7 +158,7 @@ def _learning_rate(optimizer: str, small: bool, batch: int) -> float:
     return min(0.4, 0.1 * batch / 128) if small else min(1.6, 0.1 * batch / 256)
 
 
-def _precision(accelerator: str) -> Precision:
+def best_precision(accelerator: str) -> Precision:
     """bfloat16 where the hardware multiplies it faster than float32."""
     if accelerator == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"

@@ -15,7 +15,10 @@ from thresher.sources.manifest import Manifest
 from thresher.train.data import TrainData
 from thresher.train.run_dir import RunDir
 
-_MAY_DIFFER = {"threads", "cache", "eval_every", "checkpoint_minutes", "keep_checkpoints"}
+MAY_DIFFER = {
+    "threads", "decoder", "cache", "eval_every", "checkpoint_minutes", "keep_checkpoints", "devices",
+    "max_restarts", "placement", "peer_timeout",
+}  # fmt: skip
 _PATHS = {"data", "val", "clean", "init_weights"}
 
 
@@ -28,7 +31,7 @@ def require_same(run: RunDir, config: ResolvedConfig, options: Any, data: TrainD
     before = run.read_config()
     now = dataclasses.asdict(config)
     pairs = {
-        name: (before.get(name), value) for name, value in now.items() if name not in _MAY_DIFFER
+        name: (before.get(name), value) for name, value in now.items() if name not in MAY_DIFFER
     }
     own = before.get(config.method) or {}
     for name, value in dataclasses.asdict(options).items():

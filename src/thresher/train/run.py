@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import platform
 import time
+from collections import ChainMap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +21,18 @@ from rich.console import Console
 from thresher import __version__
 from thresher.config import ResolvedConfig, TrainConfig
 from thresher.dist.runtime import Runtime
+from thresher.errors import UserError
+from thresher.loader.feed import Feed
 from thresher.methods import resolve_name
 from thresher.sources.manifest import Manifest
 from thresher.train import build
+from thresher.train.chronicle import Chronicle
 from thresher.train.data import TrainData, open_training_data
-from thresher.train.events import open_events
 from thresher.train.finish import write_ledger_table, write_networks
-from thresher.train.loop import Listener, Loop
-from thresher.train.meter import EpochMetrics
-from thresher.train.progress import Display
-from thresher.train.resolve import Facts, accelerator_of, check, resolve
-from thresher.train.resume import require_same
+from thresher.train.interrupt import Interrupted
+from thresher.train.loop import Loop
+from thresher.train.resolve import Facts, accelerator_of, best_precision, check, resolve
+from thresher.train.resume import MAY_DIFFER, fingerprint, require_same
 from thresher.train.run_dir import RunDir
 
 
@@ -59,12 +62,12 @@ def train(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> RunResult:
-    """Train as configured and fill the run's directory.
+    """Train as configured and fill the run's directory; the same call on every rank.
 
     Args:
         config: what to do; ``None`` fields follow from the data.
         method_options: the method's own ``Options``.
-        out: the run's directory.
+        out: the run's directory, on a file system that all ranks see; the first rank's counts.
         resume: go on from the newest checkpoint in ``out``.
         overwrite: replace the run in ``out``.
         console: where progress is shown.
@@ -72,96 +75,167 @@ def train(
     Raises:
         UserError: any bad input; ``out`` is untouched if nothing was trained.
         Interrupted: asked to stop; a checkpoint was saved first.
+        PeersLostError: another rank is gone or stalls.
     """
     started = time.perf_counter()
-    console = console or Console()
-    run = RunDir(out)
-    run.check(
-        resume=resume,
-        overwrite=overwrite,
-        inputs=(config.data, config.val, config.clean, config.init_weights),
-    )
     config = dataclasses.replace(config, method=resolve_name(config.method))
     check(config)
-    data = open_training_data(config)
-    resolved = resolve(
-        config, Facts(len(data.train.ids), data.median_side, accelerator_of(config.accelerator))
+    precision = config.precision or best_precision(accelerator_of(config.accelerator))
+    runtime = Runtime(
+        config.accelerator,
+        precision,
+        placement=config.placement,
+        peer_timeout=config.peer_timeout,
     )
+    run = RunDir(runtime.broadcast(out))
+    lock = run.lock() if runtime.is_first else contextlib.nullcontext()
+    console = (console or Console()) if runtime.is_first else Console(quiet=True)
+    inputs = (config.data, config.val, config.clean, config.init_weights)
+    try:
+        with runtime.name_lost_peers(), contextlib.ExitStack() as stack:
+            runtime.settle(
+                lambda: run.check(resume=resume, overwrite=overwrite, inputs=inputs),
+                first_only=True,
+            )
+            runtime.settle(lambda: stack.enter_context(lock), first_only=True)
+            try:
+                result = _train(config, method_options, run, runtime, resume, console, started)
+            except Interrupted:  # on all ranks alike
+                runtime.close()
+                raise
+            runtime.close()
+            return result
+    except UserError as error:
+        raise runtime.report(error) from None
+    finally:
+        runtime.stop_watching()
+
+
+def _train(
+    config: TrainConfig,
+    method_options: Any,
+    run: RunDir,
+    runtime: Runtime,
+    resume: bool,
+    console: Console,
+    started: float,
+) -> RunResult:
+    """Train once the ranks have met and the directory is theirs."""
+    data = runtime.first_then_all(lambda: open_training_data(config))
+    facts = Facts(len(data.train.ids), data.median_side, runtime.device.type, runtime.cores)
+    resolved = resolve(config, facts)
+    runtime.require_equal(_common(resolved, method_options, data, runtime))
     if resume:
-        require_same(run, resolved, method_options, data)
-        if run.summary.is_file():
-            console.print(f"{out} is finished; nothing is left to train.", highlight=False)
+        runtime.settle(lambda: require_same(run, resolved, method_options, data), first_only=True)
+        if runtime.broadcast(run.summary.is_file()):
+            console.print(f"{run.path} is finished; nothing is left to train.", highlight=False)
             return _finished(run)
-    runtime = Runtime(resolved.accelerator, resolved.precision)
     method = build.build_method(resolved, method_options, data)
+    runtime.require_networks(method.networks, resolved.method)
     feed = build.build_feeds(resolved, data, method, runtime)
     measure = build.build_measure(resolved, data, method, runtime)
     classes = data.train.manifest.classes
     make_learner = build.learner_maker(resolved, len(classes), runtime)
     build.try_network(make_learner(0, 0), resolved, runtime)  # before anything is written
-    run.prepare(resume=resume)
-    if not resume:
+    runtime.settle(lambda: run.prepare(resume=resume), first_only=True)
+    if runtime.is_first and not resume:
         run.write_config(resolved, method_options)
         data.train.manifest.save(run.manifest)
-    _announce(console, resolved, data, feed.loader.cache.why, out)
-    events = open_events(run.events)
-    display = Display(console, feed.order.steps, data.measured_on, active=runtime.is_first)
-
-    def on_epoch(metrics: EpochMetrics) -> None:
-        against = data.measured_on if metrics.accuracy is not None else None
-        run.append_metrics(
-            {"event": "epoch", **dataclasses.asdict(metrics), "accuracy_against": against}
+    _announce(console, resolved, data, feed.loader.cache.why, run.path, runtime)
+    with Chronicle(run, console, feed.order.steps, data.measured_on, runtime) as chronicle:
+        loop = Loop(
+            resolved,
+            runtime,
+            method,
+            feed,
+            build.build_ledger(feed, method),
+            make_learner,
+            measure,
+            run.checkpoints,
+            {"classes": list(classes), "method": resolved.method, "model": resolved.model},
+            chronicle.listener,
         )
-        events.add_epoch(metrics)
-        display.on_epoch(metrics)
-
-    loop = Loop(
-        resolved,
-        runtime,
-        method,
-        feed,
-        build.build_ledger(feed, method),
-        make_learner,
-        measure,
-        run.checkpoints,
-        {"classes": list(classes), "method": resolved.method, "model": resolved.model},
-        Listener(run.keep_metrics_before, display.on_step, on_epoch),
-    )
-    try:
-        with display:
+        try:
             loop.run(resume)
-    finally:
-        feed.close()
-        if measure is not None:
-            measure.loader.close()
-        events.close()
-    write_networks(run, resolved, method, loop.learners, classes)
-    unreadable = dict(feed.loader.unreadable)
+        finally:
+            feed.close()
+            if measure is not None:
+                measure.loader.close()
+    write_networks(run, resolved, method, loop.team, classes, runtime)
+    unreadable, unmeasured, unclean = _unreadable(feed, measure, runtime)
     if measure is not None and config.val is None:
-        unreadable |= measure.loader.unreadable  # held out of the same manifest
+        unreadable |= unmeasured  # held out of the same manifest
     # A resumed run's own manifest may know of images that this part of it did not meet.
-    known = Manifest.load(run.manifest) if resume else data.train.manifest
+    known = Manifest.load(run.manifest) if resume and runtime.is_first else data.train.manifest
     manifest = known.with_states(unreadable)
-    manifest.save(run.manifest)
-    write_ledger_table(run.ledger, manifest, loop.ledger, method.judge(loop.history))
+    if runtime.is_first:
+        manifest.save(run.manifest)
+    write_ledger_table(run.ledger, manifest, loop.ledger, method.judge(loop.history), runtime)
     accuracy = loop.last.accuracy if loop.last else None
-    result = RunResult(out, accuracy, data.measured_on, time.perf_counter() - started)
-    run.write_summary(
-        {
-            "accuracy": accuracy,
-            "accuracy_against": data.measured_on,
-            "num_samples": len(data.train.ids),
-            "num_unusable": int(np.sum(~manifest.usable)),
-            "num_unreadable_measured": len(measure.loader.unreadable) if measure else 0,
-            "num_unreadable_clean": len(feed.clean.loader.unreadable) if feed.clean else 0,
-            "seconds": round(result.seconds, 1),
-            "thresher": __version__,
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "python": platform.python_version(),
-        }
-    )
+    result = RunResult(run.path, accuracy, data.measured_on, time.perf_counter() - started)
+    if runtime.is_first:
+        run.write_summary(
+            {
+                "accuracy": accuracy,
+                "accuracy_against": data.measured_on,
+                "num_samples": len(data.train.ids),
+                "num_unusable": int(np.sum(~manifest.usable)),
+                "num_unreadable_measured": len(unmeasured),
+                "num_unreadable_clean": len(unclean),
+                "seconds": round(result.seconds, 1),
+                "world_size": runtime.world_size,
+                "placement": resolved.placement,
+                **_versions(),
+            }
+        )
     return result
+
+
+def _unreadable(
+    feed: Feed, measure: build.Measure | None, runtime: Runtime
+) -> tuple[dict[int, str], dict[int, str], dict[int, str]]:
+    """Images that any rank could not read: of training, of measuring, of the clean set."""
+    own = (
+        dict(feed.loader.unreadable),
+        dict(measure.loader.unreadable) if measure is not None else {},
+        dict(feed.clean.loader.unreadable) if feed.clean is not None else {},
+    )
+    trained, measured, clean = zip(*runtime.gather(own), strict=True)
+    return dict(ChainMap(*trained)), dict(ChainMap(*measured)), dict(ChainMap(*clean))
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "thresher": __version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _common(
+    config: ResolvedConfig, options: Any, data: TrainData, runtime: Runtime
+) -> dict[str, Any]:
+    """What must be the same on every rank, by names for people."""
+    if runtime.world_size == 1:
+        return {}
+    settings = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in MAY_DIFFER
+    }
+    own = {f"--{config.method}.{k}": v for k, v in dataclasses.asdict(options).items()}
+    versions = {f"the version of {name}": text for name, text in _versions().items()}
+    manifest = data.train.manifest
+    return {
+        **versions,
+        "--placement": config.placement,
+        **settings,
+        **own,
+        "the number of images": len(manifest),
+        "the list of classes": ", ".join(manifest.classes),
+        "the fingerprint of names and labels": fingerprint(manifest)[:12],
+    }
 
 
 def _finished(run: RunDir) -> RunResult:
@@ -171,7 +245,12 @@ def _finished(run: RunDir) -> RunResult:
 
 
 def _announce(
-    console: Console, config: ResolvedConfig, data: TrainData, cache: str, out: Path
+    console: Console,
+    config: ResolvedConfig,
+    data: TrainData,
+    cache: str,
+    out: Path,
+    runtime: Runtime,
 ) -> None:
     """Print what will happen."""
     manifest = data.train.manifest
@@ -182,7 +261,8 @@ def _announce(
         + (f", {left_out:,} unusable so far" if left_out else "")
         + (f"; accuracy on {measured:,} images against {data.measured_on}" if measured else "")
         + (f"; {len(data.clean.ids):,} clean images" if data.clean else "")
-        + f"; {cache}",
+        + f"; {cache}"
+        + (f"; {runtime.world_size} processes" if runtime.world_size > 1 else ""),
         highlight=False,
         soft_wrap=True,
     )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,10 @@ _WRITTEN = (
     "model*.safetensors", "summary.json", "checkpoints", "tensorboard", "report.html",
     "suspects.csv", "suspects.parquet",
 )  # fmt: skip
+
+
+LOCK_SECONDS = 20.0
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class RunDir:
                 return
             if not self.path.is_dir():
                 raise UserError(f"--out {self.path} is a file. Name a directory.")
-            if not any(self.path.iterdir()):
+            if all(path.name == _LOCK for path in self.path.iterdir()):
                 return
             if not self.holds_run:
                 raise UserError(
@@ -125,6 +133,38 @@ class RunDir:
                 raise UserError(
                     f"--overwrite would delete {name}, which this run reads. Choose another --out."
                 )
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second process from training into the directory.
+
+        Raises:
+            UserError: one still does after ``LOCK_SECONDS``; the ranks of a run whose launcher
+                was killed need some time to save and leave.
+        """
+        with explain_write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            give_up = time.monotonic() + LOCK_SECONDS
+            while not _try_lock(handle):
+                if time.monotonic() > give_up:
+                    raise UserError(
+                        f"Another process is training into {self.path}. Wait for it, stop it, or"
+                        " choose another --out."
+                    )
+                time.sleep(0.2)
+            yield
+        finally:
+            os.close(handle)  # which gives the lock back
+            self._remove_if_unused()
+
+    def _remove_if_unused(self) -> None:
+        """Leave no trace of a run that was refused before it began."""
+        if [path.name for path in self.path.iterdir()] == [_LOCK]:
+            (self.path / _LOCK).unlink()
+            with contextlib.suppress(OSError):  # a second process may wait for the lock
+                self.path.rmdir()
 
     def prepare(self, *, resume: bool) -> None:
         """Make the directory ready, without what an older run left there unless it goes on.
@@ -195,3 +235,13 @@ class RunDir:
         """Write the final figures."""
         with write_atomically(self.summary) as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks, as some cluster ones are
+        return True
+    return True

@@ -1,0 +1,55 @@
+"""Starting several ranks on this machine: torchrun's own agent, without its traceback."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+_GRACE_SECONDS = 300
+"""For saving after a signal; Slurm and others cut it shorter if they must."""
+_STOPPED = frozenset(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+
+
+def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
+    """Run ``thresher WORDS`` in several processes and wait for them.
+
+    Args:
+        words: the command line.
+        processes: how many, on this machine.
+        max_restarts: how often all are started again when one fails.
+
+    Returns:
+        The exit code of the process that failed first, 0 if none did.
+    """
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # The agent sets 1 otherwise, with a warning; each rank works out its share of the cores itself.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=max_restarts,
+        monitor_interval=0.2,
+        local_addr="127.0.0.1",
+        shutdown_timeout=_GRACE_SECONDS,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-u", "-m", "thresher", *words)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        code = failure.exitcode
+        return 128 - code if code < 0 else code
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
+    return 0

@@ -1,0 +1,96 @@
+"""What a checkpoint holds, and how a run goes on from one, also with another number of ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thresher.dist.runtime import Runtime
+from thresher.ledger.ledger import Ledger
+from thresher.ledger.repartition import gather_rows
+from thresher.loader.pipeline import Loader
+from thresher.train.checkpoint import load_part
+from thresher.train.learner import Learner
+from thresher.train.meter import EpochMetrics, Meter
+
+
+def parts_of(
+    runtime: Runtime,
+    learners: Mapping[int, Learner],
+    ledger: Ledger,
+    meter: Meter,
+    loader: Loader,
+) -> dict[str, Any]:
+    """What this rank writes: networks it owns, and its ledger unless its twin does."""
+    parts: dict[str, Any] = {
+        f"rank-{runtime.rank}": {
+            "meter": meter.state_dict(),
+            "unreadable": dict(loader.unreadable),
+            "random": _random_state(runtime.device),
+        }
+    }
+    for index, learner in learners.items():
+        if runtime.owner(index) == runtime.rank:
+            parts[f"network-{index}"] = learner.state_dict()
+    if runtime.twin is None or runtime.twin.mine == 0:
+        parts[f"ledger-{runtime.group.rank}"] = ledger.state_dict()
+    return parts
+
+
+def meta_of(runtime: Runtime, last: EpochMetrics | None, *, epoch_ended: bool) -> dict[str, Any]:
+    """What of the state fits into JSON; the accuracy only where it is that of these weights."""
+    return {
+        "group_size": runtime.group.size,
+        "last": None if last is None else dataclasses.asdict(last),
+        "accuracy": last.accuracy if last is not None and epoch_ended else None,
+    }
+
+
+def restore(
+    path: Path,
+    meta: Mapping[str, Any],
+    runtime: Runtime,
+    learners: Mapping[int, Learner],
+    ledger: Ledger,
+    meter: Meter,
+    loader: Loader,
+) -> None:
+    """Fill what was built for this run's ranks with what other ranks may have saved.
+
+    Raises:
+        UserError: the ledger's parts are not those of these samples.
+    """
+    for index, learner in learners.items():
+        learner.load_state_dict(load_part(path, f"network-{index}"))
+    size, world_size = int(meta["group_size"]), int(meta["world_size"])
+    if (size, world_size) == (runtime.group.size, runtime.world_size):
+        own = load_part(path, f"rank-{runtime.rank}")
+        ledger.load_state_dict(load_part(path, f"ledger-{runtime.group.rank}"))
+        meter.load_state_dict(own["meter"])
+        loader.unreadable.update(own["unreadable"])
+        _set_random_state(own["random"], runtime.device)
+        return
+    gather_rows(ledger, (load_part(path, f"ledger-{rank}") for rank in range(size)))
+    mine = set(loader.ids.tolist())
+    for rank in range(size):
+        other = load_part(path, f"rank-{rank}")
+        loader.unreadable.update({i: why for i, why in other["unreadable"].items() if i in mine})
+        if runtime.group.rank == 0:  # an epoch's sums are added up over the ranks in the end
+            meter.add_state(other["meter"])
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"].clone())
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].clone(), device)

@@ -1,0 +1,151 @@
+"""The networks of one round on this rank: from what a method decided to changed weights.
+
+Each network steps down its mean loss over the global weight. That weight is summed over the ranks
+while backward runs, so the loss is scaled by what the weight will be about, and the gradients are
+put right before the step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from thresher.config import ResolvedConfig
+from thresher.dist.gradients import flatten, running_statistics, unflatten_into
+from thresher.dist.group import Pending
+from thresher.dist.runtime import Runtime
+from thresher.errors import UserError
+from thresher.train.learner import Learner
+from thresher.train.together import Together
+from thresher.types import Network, Networks, StepResult
+
+
+class Team:
+    """A method's networks with all that trains them.
+
+    Args:
+        learners: that this rank holds, by the network's index.
+        num_networks: of the method, held here or not.
+        config: batch size, parts of a batch, compression.
+        runtime: this process's place among its peers.
+        together: runs networks at once where that is worth it.
+    """
+
+    def __init__(
+        self,
+        learners: Mapping[int, Learner],
+        num_networks: int,
+        config: ResolvedConfig,
+        runtime: Runtime,
+        together: Together,
+    ) -> None:
+        self.learners = learners
+        self._runtime = runtime
+        self._together = together
+        self._parts = config.accumulate
+        self._nominal = config.batch_size
+        self._exchange = runtime.exchange(
+            {index: learner.module for index, learner in learners.items()},
+            config.compress_gradients,
+        )
+        self._statistics = running_statistics([learner.module for learner in learners.values()])
+        self._weights: Tensor | None = None
+        self._sums: Pending | None = None
+        members = tuple(self._member(index) for index in range(num_networks))
+        self.networks = Networks(members, self._for_each)
+        together.allow(learner.module for learner in learners.values())
+
+    def part(self, last: bool) -> AbstractContextManager[None]:
+        """Inside, one part of a batch is computed; only the last one exchanges gradients."""
+        return contextlib.nullcontext() if last else self._exchange.keep_to_myself()
+
+    def backward(self, result: StepResult, last: bool) -> None:
+        """Add the gradients of a part."""
+        weights = torch.stack([weight.detach() for weight in result.weight_sums])
+        self._weights = weights if self._weights is None else self._weights + weights
+        if last:
+            shared = self._runtime.group.size > 1
+            statistics = self._statistics if shared else []
+            self._sums = self._runtime.group.start_sum(flatten([self._weights, *statistics]))
+        if self._weight_is_known:
+            scales = 1.0 / weights.clamp(min=1.0)
+        else:
+            # Gradients are averaged over the ranks, and the mean is over all of them.
+            scales = torch.full_like(weights, self._runtime.group.size / self._nominal)
+        losses = {index: result.loss_sums[index] * scales[index] for index in self.learners}
+        if self._exchange.is_joint:
+            torch.autograd.backward(list(losses.values()))
+        else:
+            self._together.map(torch.autograd.backward, losses.values())
+
+    def step(self, lr: float) -> None:
+        """Change the weights, once all parts of a batch went backward."""
+        assert self._sums is not None
+        sums = self._sums.wait()
+        assert self._weights is not None
+        totals, statistics = sums.tensor_split([len(self._weights)])
+        if len(statistics):
+            unflatten_into(statistics / self._runtime.group.size, self._statistics)
+        self._weights = self._sums = None
+
+        def step(index: int) -> None:
+            learner = self.learners[index]
+            if not self._weight_is_known:
+                gradients = learner.gradients
+                torch._foreach_mul_(gradients, self._nominal / totals[index].clamp(min=1.0))
+            learner.step(lr)
+
+        self._together.map(step, self.learners)
+
+    def predict(self, teacher: bool) -> Callable[[Tensor], list[Tensor]]:
+        """Images to every network's logits float32[B, C] in eval mode."""
+        predictors = {i: learner.predictor(teacher=teacher) for i, learner in self.learners.items()}
+
+        def predict(images: Tensor) -> list[Tensor]:
+            own = [predictor(images) for predictor in predictors.values()]
+            return own if self._runtime.twin is None else self._runtime.twin.both(own[0])
+
+        return predict
+
+    def has_finite_weights(self) -> bool:
+        """Whether all weights of this rank's networks are finite."""
+        return all(
+            bool(torch.isfinite(weight).all())
+            for learner in self.learners.values()
+            for weight in learner.module.parameters()
+        )
+
+    @property
+    def _weight_is_known(self) -> bool:
+        """Before backward: one rank that computes a batch in one part knows its whole weight."""
+        return self._runtime.group.size == 1 and self._parts == 1
+
+    def _member(self, index: int) -> Network:
+        if index not in self.learners:
+            return Network(student=_absent, teacher=_absent)
+        return Network(partial(self._student, index), self.learners[index].teacher)
+
+    def _student(self, index: int, images: Tensor) -> Tensor:
+        with self._runtime.autocast():
+            logits = self._exchange.forward(index, images)
+        return logits.float()
+
+    def _for_each(
+        self, function: Callable[[Network], Tensor], networks: Sequence[Network]
+    ) -> list[Tensor]:
+        twin = self._runtime.twin
+        if twin is None:
+            return self._together.map(function, networks)
+        return twin.both(function(networks[twin.mine]))
+
+
+def _absent(_: Tensor) -> Tensor:
+    raise UserError(
+        "This method asks its networks one by one, so both must be on every process. Choose"
+        " --placement together."
+    )
