@@ -1,7 +1,7 @@
 """How well ``thresher plan`` predicts: against swCaffe's published speed-ups, and our own runs.
 
     python benchmarks/plan_check.py [--out docs/figures]
-    python benchmarks/plan_check.py --measured scaling.json --profile profile.json --cores 2
+    python benchmarks/plan_check.py --measured scaling.json --profile profile.json … --cores 2
         [--link our-link.yaml …] [--out docs/figures]
 
 prints the comparison and a last line of JSON; with --out it writes scaling.json and scaling.svg
@@ -14,8 +14,9 @@ there. The swCaffe part needs no machine but this one and takes a second.
      "bytes_per_step": float}
 
 --profile is what ``thresher bench profile`` measured on one process of the same machine, --cores
-the cores that all processes shared. A record's link is a preset of ``thresher plan`` or the name
-in one of the --link files.
+the cores that all processes shared. With several profiles, of processes with more and with fewer
+cores, each record takes the one nearest to its processes' share. A record's link is a preset of
+``thresher plan`` or the name in one of the --link files, as ``thresher bench link`` writes them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +120,14 @@ def swapped() -> list[Published]:
 
 
 def check_measured(
-    records: list[dict[str, Any]], profile: Profile, links: dict[str, Link], cores: int
+    records: list[dict[str, Any]], profiles: list[Profile], links: dict[str, Link], cores: int
 ) -> list[dict[str, Any]]:
     """Every record with its prediction: the machine is one node whose cores all processes share."""
     rows = []
     for record in records:
         processes = int(record["processes"])
+        share = max(1, cores // processes)
+        profile = min(profiles, key=partial(_distance, share))
         job = Job(
             images=IMAGES,
             batch_per_process=int(record["batch_per_process"]),
@@ -143,6 +147,10 @@ def check_measured(
             }
         )
     return rows
+
+
+def _distance(share: int, profile: Profile) -> int:
+    return abs(profile.cores - share)
 
 
 def published_panel() -> Panel:
@@ -189,7 +197,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--measured", type=Path)
-    parser.add_argument("--profile", type=Path)
+    parser.add_argument("--profile", type=Path, nargs="*", default=[])
     parser.add_argument("--link", type=Path, nargs="*", default=[])
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--out", type=Path)
@@ -212,7 +220,8 @@ def main() -> None:
     if args.measured:
         links = {link.name: link for link in (load_link(str(path)) for path in args.link)}
         records = json.loads(args.measured.read_text())
-        measured = check_measured(records, Profile.load(args.profile), links, args.cores)
+        profiles = [Profile.load(path) for path in args.profile]
+        measured = check_measured(records, profiles, links, args.cores)
         panels.append(measured_panel(measured))
         print(f"\n{'processes':>9} {'link':14}{'placement':10}{'mode':8}{'measured':>10}"
               f"{'predicted':>11}{'error':>8}")  # fmt: skip

@@ -14,6 +14,7 @@ BASE = {"types", "config", "errors", "files", "__init__"}
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "errors": set(),
+    "ranks": set(),
     "config": set(),
     "files": {"errors"},
     "options": {"errors"},
@@ -31,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "label": BASE | {"sources"},
     "pack": BASE | {"sources", "loader"},
     "plan": BASE,
-    "bench": BASE | {"loader", "models", "methods", "ledger", "train", "plan"},
+    "bench": BASE | {"loader", "models", "methods", "ledger", "train", "dist", "plan"},
     "train": BASE | {"sources", "loader", "models", "methods", "ledger", "dist", "export"},
 }
 ANYTHING = {"commands", "cli", "__main__", "__init__"}

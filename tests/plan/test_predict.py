@@ -110,6 +110,22 @@ def test_processes_share_a_node_s_cores(profile: Profile) -> None:
     assert found.efficiency == pytest.approx(0.5)
 
 
+def test_an_exchange_takes_its_work_from_the_step_s_cores(profile: Profile) -> None:
+    # 2 networks of 100 MB, each byte sent once by each of two: 1 ns a byte is 0.2 s of work.
+    busy = dataclasses.replace(SLOW, host_seconds_per_byte=1e-9)
+    cpu = dataclasses.replace(profile, decodes_beside=False)
+    job = weak(overlap=False)
+    # Nothing is hidden, so the wire's time holds the work; hidden, the step gets longer by it.
+    assert predict(cpu, busy, job, 2).compute == pytest.approx(0.37, rel=1e-6)
+    free = dataclasses.replace(busy, levels=(Level("across", 0.0, 1e12),))
+    hidden = predict(cpu, free, weak(bucket_bytes=10e6), 2)
+    # The last bucket, half of a network, is sent at the end: 0.05 of 0.2 s are not hidden.
+    assert hidden.exposed == pytest.approx(0.05, rel=1e-3)
+    assert hidden.compute == pytest.approx(0.37 + 0.15, rel=1e-3)
+    # An accelerator's step is not disturbed.
+    assert predict(profile, busy, job, 2).compute == pytest.approx(0.37)
+
+
 def test_slowest_of_many() -> None:
     assert slowest(1) == 0.0
     # Exact expectations of order statistics (Harter 1961).

@@ -12,6 +12,7 @@ from rich.table import Table
 from thresher.config import Precision, option
 from thresher.errors import UserError, unknown_name
 from thresher.options import Parser, values_of
+from thresher.plan.link import save_link
 from thresher.plan.profile import Profile
 from thresher.plan.words import size
 
@@ -32,6 +33,16 @@ class ProfileOptions:
     threads: int | None = option(None, "CPU cores that the process computes with.")
     data: str | None = option(None, "Images to decode; left open, made ones.")
     repeats: int = option(5, "How often each step is timed.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkOptions:
+    """Options of ``thresher bench link``."""
+
+    out: str = option("link.yaml", "Where to write the description.")
+    processes: int = option(1, "Start so many on this machine; 1: a launcher did.")
+    accelerator: str = option("auto", "cpu, cuda or auto.")
+    repeats: int = option(20, "How often each sum is timed.")
 
 
 def run(words: Sequence[str]) -> int:
@@ -150,8 +161,49 @@ def _show(found: Profile) -> None:
     )
 
 
+def link(words: Sequence[str]) -> int:
+    """Measure the link between processes and write its description for ``thresher plan``."""
+    parser = Parser(
+        prog="thresher bench link",
+        description="Measure the link between processes of this machine (--processes 2), or between"
+        " those that torchrun, mpirun or srun started, for thresher plan.",
+    )
+    parser.add_fields(LinkOptions)
+    options: LinkOptions = values_of(LinkOptions, parser.parse(words))
+    for name in ("processes", "repeats"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} is {getattr(options, name)}; it must be at least 1.")
+    if options.processes > 1:
+        from thresher.dist.launch import launch
+
+        own = ["--out", options.out, "--accelerator", options.accelerator]
+        return launch(["bench", "link", *own, "--repeats", str(options.repeats)],
+                      options.processes, 0)  # fmt: skip
+    from thresher.bench.link import describe, measure
+    from thresher.dist.runtime import Runtime
+
+    runtime = Runtime(options.accelerator, "fp32")
+    try:
+        found = runtime.gather(measure(runtime, options.repeats))
+    finally:
+        runtime.close()
+    if runtime.is_first:
+        path, count = Path(options.out), runtime.world_size
+        told = f"thresher bench link: {count} processes on {runtime.device.type}, sums of up to"
+        made = describe(path.stem, count, found, f"{told} {size(found[0].sizes[-1])}")
+        save_link(made, path)
+        level = made.levels[0]
+        print(
+            f"latency {level.latency * 1e6:.1f} us, bandwidth {size(level.bandwidth)}/s,"
+            f" {made.host_seconds_per_byte * 1e9:.3f} ns of a processor per byte\nlink {path};"
+            f" next: thresher plan --link {path}"
+        )
+    return 0
+
+
 WORDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "profile": ("one process's step, memory and decoding, for thresher plan", profile),
+    "link": ("what processes can tell each other per second, for thresher plan", link),
 }
 """What can be measured: a line for the help, and who does it."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from thresher.errors import UserError, unknown_name
+from thresher.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,15 @@ class Link:
         name: of the machine or kind of network.
         levels: from the inside outwards, at least one.
         reduction: bytes per second that a process adds up while it exchanges; None for no cost.
+        host_seconds_per_byte: time of a processor per byte that a process sends (and receives, and
+            adds up): work that an exchange takes from a step on the same cores.
         source: where the figures come from.
     """
 
     name: str
     levels: tuple[Level, ...]
     reduction: float | None = None
+    host_seconds_per_byte: float = 0.0
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -60,6 +64,8 @@ class Link:
             _check(level, first=place == 0, last=place == len(self.levels) - 1)
         if self.reduction is not None and not self.reduction > 0:
             raise UserError("'reduction' must be above 0.")
+        if not self.host_seconds_per_byte >= 0:
+            raise UserError("'host_seconds_per_byte' must be 0 or more.")
 
     def layout(self, nodes: int, processes_per_node: int) -> tuple[Stage, ...]:
         """The levels that this many processes use, with the number of members in each.
@@ -118,6 +124,14 @@ class Stage:
         return self.alone / (self.level.oversubscription * self.sharing)
 
 
+def save_link(link: Link, path: Path) -> None:
+    """Write a description that ``load_link`` reads."""
+    values = {key: value for key, value in dataclasses.asdict(link).items() if value is not None}
+    values["levels"] = [dataclasses.asdict(level) for level in link.levels]
+    with write_atomically(path) as temporary:
+        temporary.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
 def load_link(name: str) -> Link:
     """A preset by name, or a YAML file.
 
@@ -147,14 +161,22 @@ def load_link(name: str) -> Link:
 def _from_values(values: Any, name: str) -> Link:
     if not isinstance(values, dict) or not isinstance(values.get("levels"), list):
         raise UserError("it must have 'levels', a list from the inside outwards.")
-    extra = sorted(set(values) - {"name", "levels", "reduction", "source"})
+    extra = sorted(set(values) - {field.name for field in dataclasses.fields(Link)})
     if extra:
         raise UserError(f"unknown key '{extra[0]}'.")
     levels = tuple(_level(entry) for entry in values["levels"])
     reduction = values.get("reduction")
     if reduction is not None:
         reduction = _number("reduction", reduction)
-    return Link(str(values.get("name", name)), levels, reduction, str(values.get("source", "")))
+    return Link(
+        name=str(values.get("name", name)),
+        levels=levels,
+        reduction=reduction,
+        host_seconds_per_byte=_number(
+            "host_seconds_per_byte", values.get("host_seconds_per_byte", 0.0)
+        ),
+        source=str(values.get("source", "")),
+    )
 
 
 def _level(entry: Any) -> Level:

@@ -228,8 +228,14 @@ def _pieces(
     ranks = math.ceil(nodes / 2) if apart else nodes
     ranks_per_node = per_node // 2 if apart and nodes == 1 else per_node
 
+    members = max(1, ranks * ranks_per_node)
+
+    def host_seconds(size: float) -> float:
+        return 2 * (members - 1) / members * size * link.host_seconds_per_byte * slower
+
     def seconds_for(size: float) -> float:
-        return all_reduce(size, link, ranks, ranks_per_node, job.algorithm)
+        wire = all_reduce(size, link, ranks, ranks_per_node, job.algorithm)
+        return max(wire, host_seconds(size))
 
     networks = 1 if apart else profile.networks
     length = backward / networks
@@ -239,6 +245,10 @@ def _pieces(
     queue = exchange_queue(stream, first, size, seconds_for)
     exchange = sum(seconds for _, seconds in queue)
     late = exposed(queue, backward) if job.overlap else exchange
+    if exchange > 0 and not profile.decodes_beside:
+        # On the step's own cores, what is hidden of an exchange still takes its work from them.
+        hidden = 1 - min(1.0, late / exchange)
+        compute += hidden * networks * host_seconds(profile.gradient_bytes)
     if processes > 1:
         late += all_reduce(SCALAR_BYTES, link, nodes, per_node)
     if apart:

@@ -1,0 +1,55 @@
+"""Measuring a link: the arithmetic by hand, and two real processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from thresher.bench.link import SIZES, Measured, describe, relative_fit
+from thresher.cli import main
+from thresher.plan.collectives import all_reduce
+from thresher.plan.link import load_link, save_link
+
+
+def test_description_gives_back_what_was_measured(tmp_path: Path) -> None:
+    # A ring of 3: 4 latencies of 10 us, and 4/3 of the bytes at 1 GB/s.
+    seconds = tuple(4 * 1e-5 + 4 / 3 * size / 1e9 for size in SIZES)
+    quicker = tuple(s / 2 for s in seconds)
+    link = describe("ours", 3, [Measured(SIZES, seconds, 0.01), Measured(SIZES, quicker, 0.03)], "")
+    level = link.levels[0]
+    assert level.latency == pytest.approx(1e-5)
+    assert level.bandwidth == pytest.approx(1e9)
+    # The mean of both ranks over the bytes that each sent.
+    assert link.host_seconds_per_byte == pytest.approx(0.02 / (4 / 3 * SIZES[-1]))
+    for size, took in zip(SIZES, seconds, strict=True):
+        assert all_reduce(size, link, 3, algorithm="ring") == pytest.approx(took)
+    save_link(link, tmp_path / "ours.yaml")
+    assert load_link(str(tmp_path / "ours.yaml")) == link
+
+
+def test_fit_counts_small_sizes_and_has_no_negative_part() -> None:
+    assert relative_fit([1, 10, 100], [3, 21, 201]) == (pytest.approx(1), pytest.approx(2))
+    intercept, slope = relative_fit([1, 10, 100], [1, 30, 400])
+    assert intercept == 0
+    assert slope > 0
+
+
+def test_two_processes_measure_their_link(tmp_path: Path) -> None:
+    out = tmp_path / "local.yaml"
+    words = ["--processes", "2", "--repeats", "2", "--accelerator", "cpu", "--out", str(out)]
+    assert main(["bench", "link", *words]) == 0
+    link = load_link(str(out))
+    assert link.name == "local"
+    assert 1e6 < link.levels[0].bandwidth < 1e12
+    assert link.host_seconds_per_byte > 0
+    assert "2 processes on cpu" in link.source
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [([], "needs two processes"), (["--repeats", "0"], "--repeats is 0")],
+)
+def test_bad_input(words: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "link", "--accelerator", "cpu", *words]) == 2
+    assert reason in capsys.readouterr().err
