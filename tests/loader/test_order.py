@@ -131,3 +131,11 @@ def test_a_rank_makes_its_share_alone() -> None:
     assert len(order.owned) == 3101
     np.testing.assert_array_equal(np.sort(plan[plan >= 0]), order.owned)
     assert order.owned.std() == pytest.approx(10**9 / np.sqrt(12), rel=0.03)
+
+
+def test_machines_as_they_are_built_divide_the_homes() -> None:
+    fewest = {8: 1, 16: 3840, 64: 46_080, 128: 645_120, 1024: 5_160_960}
+    for world, num in fewest.items():
+        assert choose_num_homes(num) % world == 0
+    counts = [choose_num_homes(num) for num in (1, 2000, 10**5, 10**6, 10**9)]
+    assert counts == sorted(counts)

@@ -22,9 +22,9 @@ import numpy as np
 from thresher.loader.draws import keys
 from thresher.loader.permutation import permuted
 
-HOME_COUNTS = (12, 60, 120, 720, 2880, 20160, 40320, 80640, 161280, 322560)
-"""Highly composite, so that many world sizes divide them; the large ones also by powers of two
-(20160 by 64, 322560 by 1024), since that is how large machines are built."""
+HOME_COUNTS = (24, 120, 240, 720, 2880, 20160, 40320, 80640, 161280, 322560)
+"""Highly composite, so that many world sizes divide them, and all by 8, since that is how machines
+are built; the larger ones also by 16 (240), 64 (2880) and so on up to 1024 (322560)."""
 _HOME_STREAM, _PLACE_STREAM, _SHUFFLE_STREAM = 1001, 1002, 1003  # views count up from 16
 
 
