@@ -130,7 +130,7 @@ def test_an_error_of_ours_reaches_the_consumer() -> None:
     with pytest.raises(KeyError) as caught:
         list(loader.batches(0, PLAN))
     loader.close()
-    assert caught.value.__notes__ == ["This happened to the image with the id 3."]
+    assert caught.value.__notes__ == ["This happened at the image with the id 3."]
 
 
 @pytest.mark.parametrize("cache", ["host", "none"])
@@ -142,13 +142,15 @@ def test_lost_access_ends_the_run_at_once_and_marks_no_image(cache: str) -> None
             raise UserError("The credentials have expired.")
         return IMAGES[index]
 
-    loader = make(read, cache=cache, threads=3)
+    loader = make(read, cache=cache, threads=3, place="{}.png in a.tar".format)
     started = time.perf_counter()
-    with pytest.raises(UserError, match="credentials have expired") as caught:
+    with pytest.raises(UserError) as caught:
         list(loader.batches(0, PLAN))
     loader.close()
     assert time.perf_counter() - started < 10
-    assert "id 2" in caught.value.__notes__[0]
+    assert str(caught.value) == (
+        "The credentials have expired. This happened at the image with the id 2 (2.png in a.tar)."
+    )
     assert loader.unreadable == {}
 
 

@@ -1,7 +1,8 @@
 """Bytes to batches of canvases, ahead of the consumer, in threads.
 
-The chain is: plan -> read -> decode -> canvas -> batch. Threads are enough, since reading and
-decoding release the interpreter; each writes its pixels straight into the batch's place.
+The chain is: plan -> read -> decode -> canvas -> batch. Reading and decoding release the
+interpreter, so threads do; each writes its pixels straight into the batch's place. With very many
+of them each hands the decoding to a process of its own, see ``workers``.
 """
 
 from __future__ import annotations
@@ -11,27 +12,32 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from thresher.config import Cache
+from thresher.config import Cache, Decoder
+from thresher.errors import UserError
 from thresher.loader import canvas
-from thresher.loader.decode import DecodeError, decode_part
+from thresher.loader.decode import DecodeError
 from thresher.loader.draws import uniforms
 from thresher.loader.keep import decide
+from thresher.loader.make import Framing, Maker
 from thresher.loader.store import DeviceStore, HostStore, store_side
+from thresher.loader.workers import Make, Workers
 
-Framing = Literal["whole", "centre", "random_crop"]
+__all__ = ["CROP_STREAM", "Framing", "HostBatch", "Loader"]
 
 CROP_STREAM = 0
 _PREFETCH = 3
 _MOST_PER_TASK = 32
 _TASKS_PER_THREAD = 4
 """Of one batch: few, since every task costs a turn of the interpreter; enough to share evenly."""
+_MOST_THREADS = 16
+"""That ``auto`` lets decode without processes. The interpreter runs one thread at a time, and of a
+photograph's millisecond 4 to 5 % are Python: more than 16 threads would leave the training step
+too little of it."""
 _CPU = torch.device("cpu")
 
 
@@ -84,9 +90,11 @@ class Loader:
         framing: how an image becomes a square; ``random_crop`` depends on the epoch.
         seed: of the crops.
         threads: that decode.
+        decoder: whether the threads decode themselves or each in a process of its own.
         cache: where decoded images may be kept, see ``keep`` and ``store``.
         device: that trains; batches for a GPU lie in pinned memory, for a faster way there.
         processes: that share this machine's memory.
+        place: where a sample lies, for messages.
 
     Raises:
         UserError: the cache that is wanted cannot be had.
@@ -102,11 +110,13 @@ class Loader:
         framing: Framing,
         seed: int = 0,
         threads: int = 2,
+        decoder: Decoder = "auto",
         cache: Cache = "auto",
         device: torch.device = _CPU,
         processes: int = 1,
+        place: Callable[[int], str] | None = None,
     ) -> None:
-        self._read = read
+        self._place = place
         self.ids = np.asarray(ids, dtype=np.int64)
         self.labels = np.asarray(labels, dtype=np.int64)
         self.size = size
@@ -122,6 +132,11 @@ class Loader:
             DeviceStore(len(self.ids), side, device) if self.cache.place == "device" else None
         )
         self._threads = max(1, threads)
+        self._maker = Maker(read, framing)
+        self._workers = None
+        if decoder == "processes" or (decoder == "auto" and self._threads > _MOST_THREADS):
+            made = side if self.cache.place != "none" else size
+            self._workers = Workers(self._maker, made, _MOST_PER_TASK, self._name)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
 
     def __len__(self) -> int:
@@ -136,7 +151,8 @@ class Loader:
             start: first step to serve.
 
         Raises:
-            Exception: what ``read`` raised, if no OSError; a note names the sample.
+            UserError: no image can be read any more; the message names the sample it was met at.
+            Exception: what else ``read`` raised, if no OSError; a note names the sample.
         """
         ahead: deque[_Job] = deque()
         upcoming = iter(plan[start:])
@@ -160,8 +176,10 @@ class Loader:
                     task.cancel()
 
     def close(self) -> None:
-        """Stop the threads; tasks that wait are dropped."""
+        """Stop the threads and their processes; tasks that wait are dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._workers is not None:
+            self._workers.close()
 
     def _submit(self, epoch: int, places: np.ndarray) -> _Job:
         valid = places >= 0
@@ -202,6 +220,7 @@ class Loader:
     def _make_part(self, job: _Job, part: slice) -> None:
         squares = job.squares.numpy()
         batch = job.batch
+        make = self._maker if self._workers is None else self._made(job, part, self._workers)
         for place in range(part.start, min(part.stop, len(batch.ids))):
             if not batch.valid[place]:
                 continue
@@ -209,39 +228,46 @@ class Loader:
             if sample in self.unreadable:
                 batch.valid[place] = False
                 continue
+            draws = None if job.draws is None else job.draws[place]
             try:
-                self._make_one(
-                    sample,
-                    position,
-                    None if job.draws is None else job.draws[place],
-                    squares[place],
-                )
+                self._make_one(make, sample, position, draws, squares[place])
             except (DecodeError, OSError) as error:
                 self._mark_unreadable(sample, position, str(error))
                 batch.valid[place] = False
                 squares[place] = 0
+            except (UserError, MemoryError) as error:
+                what = str(error) if isinstance(error, UserError) else "Memory ran out."
+                raise UserError(f"{what} This happened at {self._name(sample)}.") from error
             except Exception as error:
-                error.add_note(f"This happened to the image with the id {sample}.")
+                error.add_note(f"This happened at {self._name(sample)}.")
                 raise
 
+    def _made(self, job: _Job, part: slice, workers: Workers) -> Make:
+        """Let this thread's process decode what is not kept yet and not known to be unreadable."""
+        batch, store = job.batch, self._host or self._device
+        wanted = batch.valid[part] & ~np.isin(batch.ids[part], list(self.unreadable))
+        if store is not None:
+            wanted &= ~store.filled[batch.positions[part]]
+        draws = None if job.draws is None or store is not None else job.draws[part][wanted]
+        return workers.make(batch.ids[part][wanted], draws)
+
     def _make_one(
-        self, sample: int, position: int, draws: np.ndarray | None, out: np.ndarray
+        self, make: Make, sample: int, position: int, draws: np.ndarray | None, out: np.ndarray
     ) -> None:
-        if self._host is not None:
-            if not self._host.filled[position]:
-                self._decode_to_keep(sample, position, self._host, self._host.pixels[position])
-                self._host.filled[position] = True
-            if draws is None:
-                out[...] = self._host.pixels[position]
-            else:
-                self._host.crop(position, draws, out)
-        elif self._device is not None:
-            if not self._device.filled[position]:
-                self._decode_to_keep(sample, position, self._device, out)
+        store = self._host or self._device
+        if store is None:
+            make(sample, draws, out)
+            return
+        if not store.filled[position]:
+            kept = out if self._host is None else self._host.pixels[position]
+            store.sizes[position] = make(sample, None, kept)
+        if self._host is None:
+            return  # the device keeps the batch's squares when all of them are there
+        self._host.filled[position] = True
+        if draws is None:
+            out[...] = self._host.pixels[position]
         else:
-            choose = self._fixed_box if draws is None else partial(canvas.random_box, draws=draws)
-            pixels, box = decode_part(self._read(sample), choose, self.size)
-            canvas.cut(pixels, box, out)
+            self._host.crop(position, draws, out)
 
     def _mark_unreadable(self, sample: int, position: int, reason: str) -> None:
         self.unreadable[sample] = reason
@@ -251,22 +277,10 @@ class Loader:
         if self._host is not None:
             self._host.pixels[position] = 0
 
-    def _decode_to_keep(
-        self, sample: int, position: int, store: HostStore | DeviceStore, out: np.ndarray
-    ) -> None:
-        def choose(height: int, width: int) -> canvas.Box:
-            store.sizes[position] = height, width
-            return self._fixed_box(height, width)
-
-        pixels, box = decode_part(self._read(sample), choose, store.side)
-        canvas.cut(pixels, box, out)
-
-    def _fixed_box(self, height: int, width: int) -> canvas.Box:
-        """What is shown or kept of an image where nothing is random."""
-        if self.framing == "random_crop":
-            return canvas.all_of_it(height, width)
-        margin = canvas.EVALUATION_MARGIN if self.framing == "centre" else 1.0
-        return canvas.centre_box(height, width, margin)
+    def _name(self, sample: int) -> str:
+        """Which image it is, in words."""
+        where = "" if self._place is None else f" ({self._place(sample)})"
+        return f"the image with the id {sample}{where}"
 
     def _finish_on_device(self, job: _Job, store: DeviceStore) -> HostBatch:
         positions = job.batch.positions

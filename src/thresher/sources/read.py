@@ -15,7 +15,7 @@ import numpy as np
 from thresher.sources.caffe_lmdb import LmdbRecords
 from thresher.sources.manifest import Manifest
 from thresher.sources.parquet_rows import ParquetRows
-from thresher.sources.places import is_url, join
+from thresher.sources.places import is_url, join, shown
 from thresher.sources.read_error import ReadError
 from thresher.sources.shards import ShardPool
 
@@ -71,6 +71,13 @@ class Reader:
             raise ReadError("no right to read the file") from None
         except OSError as error:
             raise ReadError(f"cannot be read: {error.strerror or error}") from None
+
+    def place(self, index: int) -> str:
+        """Where a sample lies, for messages."""
+        key, shard = self._manifest.key(index), self._manifest.shards[self._shard[index]]
+        if self._manifest.kind == "files":
+            return shown(join(shard, key))
+        return f"{shown(key)} in {shown(shard)}"
 
     def close(self) -> None:
         """Close what is open. Reading afterwards opens it again."""

@@ -1,0 +1,160 @@
+"""Decoding in processes of their own, for machines with more cores than one interpreter can feed.
+
+Each decoding thread has one worker process and waits for it, so that all else is as it is with
+threads: the same order, the same batches. Pixels come back in memory that both have mapped and
+that has no name, so that none can stay behind. A worker ends when its connection closes, which it
+does however the trainer ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import IO
+
+import numpy as np
+
+from thresher.errors import UserError
+from thresher.loader.make import Maker
+
+PROGRESS_BYTES = 8
+"""At the start of the shared memory: the id of the sample that the worker is busy with."""
+_END_SECONDS = 5.0
+
+Make = Callable[[int, np.ndarray | None, np.ndarray], tuple[int, int]]
+"""As ``Maker.__call__``."""
+
+
+class Workers:
+    """One process for each thread that calls ``make``, started at its first call.
+
+    Args:
+        maker: what they run; has to be picklable.
+        side: of the squares.
+        most: squares in one call.
+        name: names a sample, in words.
+    """
+
+    def __init__(self, maker: Maker, side: int, most: int, name: Callable[[int], str]) -> None:
+        self._shape = (most, side, side, 3)
+        self._name = name
+        try:
+            self._maker = pickle.dumps(maker)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise UserError(
+                f"--decoder processes cannot send these data to another process ({error})."
+                " Choose --decoder threads."
+            ) from None
+        self._mine = threading.local()
+        self._all: list[_Worker] = []
+        self._lock = threading.Lock()
+
+    def make(self, samples: np.ndarray, draws: np.ndarray | None) -> Make:
+        """Make squares in this thread's process.
+
+        Args:
+            samples: int64[k], manifest ids.
+            draws: float32[k, CROP_DRAWS], or None.
+
+        Returns:
+            A stand-in for the ``Maker`` that knows these samples; valid until the next call.
+
+        Raises:
+            UserError: the process ended; the message names the sample it was busy with.
+        """
+        worker = self._worker()
+        try:
+            worker.connection.send((samples.tolist(), draws))
+            answers = worker.connection.recv()
+        except (EOFError, OSError):
+            raise self._death(worker) from None
+        row_of = {int(sample): row for row, sample in enumerate(samples)}
+
+        def made(sample: int, _draws: np.ndarray | None, out: np.ndarray) -> tuple[int, int]:
+            row = row_of[sample]
+            answer: tuple[int, int] | Exception = answers[row]
+            if isinstance(answer, Exception):
+                raise answer
+            out[...] = worker.squares[row]
+            return answer
+
+        return made
+
+    def close(self) -> None:
+        """End all processes."""
+        with self._lock:
+            workers, self._all = self._all, []
+        for worker in workers:
+            worker.connection.close()
+        for worker in workers:
+            worker.end()
+
+    def _worker(self) -> _Worker:
+        worker: _Worker | None = getattr(self._mine, "worker", None)
+        if worker is None:
+            worker = self._mine.worker = _Worker(self._maker, self._shape)
+            with self._lock:
+                self._all.append(worker)
+        return worker
+
+    def _death(self, worker: _Worker) -> UserError:
+        code = worker.end()
+        sample = int(worker.progress[0])
+        where = "before its first image" if sample < 0 else f"at {self._name(sample)}"
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return UserError(
+            f"A process that decodes images {how} {where}. Go on with --resume, with --decoder"
+            " threads, or look at the image with thresher scan."
+        )
+
+
+class _Worker:
+    """A process, the connection to it, and the memory that both write to."""
+
+    def __init__(self, maker: bytes, shape: Sequence[int]) -> None:
+        num_bytes = PROGRESS_BYTES + int(np.prod(shape))
+        with _nameless_file() as file:
+            os.truncate(file.fileno(), num_bytes)
+            memory = mmap.mmap(file.fileno(), num_bytes)
+            ours, theirs = socket.socketpair()
+            handles = (theirs.fileno(), file.fileno())
+            with theirs:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "thresher.loader.worker", *map(str, handles)],
+                    pass_fds=handles,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C in a terminal goes to whole groups
+                    env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                )
+        self.progress = np.frombuffer(memory, np.int64, 1)
+        self.progress[0] = -1
+        self.squares = np.frombuffer(memory, np.uint8, offset=PROGRESS_BYTES).reshape(shape)
+        self.connection = Connection(ours.detach())
+        with contextlib.suppress(OSError):  # it died; the first answer will tell
+            self.connection.send_bytes(maker)
+            self.connection.send(tuple(shape))
+
+    def end(self) -> int:
+        """See that it has ended, and how: its exit code, negative for a signal."""
+        self.connection.close()
+        try:
+            return self.process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+def _nameless_file() -> IO[bytes]:
+    """Memory that can be passed on as a file; elsewhere than on Linux a file without a name."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("thresher"), "w+b")
+    return tempfile.TemporaryFile()
