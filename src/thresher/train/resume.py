@@ -16,8 +16,8 @@ from thresher.train.data import TrainData
 from thresher.train.run_dir import RunDir
 
 MAY_DIFFER = {
-    "threads", "decoder", "cache", "eval_every", "checkpoint_minutes", "keep_checkpoints", "devices",
-    "max_restarts", "placement", "peer_timeout",
+    "threads", "cache", "eval_every", "checkpoint_minutes", "keep_checkpoints", "devices",
+    "decoder", "max_restarts", "placement", "peer_timeout",
 }  # fmt: skip
 _PATHS = {"data", "val", "clean", "init_weights"}
 
