@@ -66,8 +66,8 @@ class Method(Protocol):
         """Say in the end what to believe of each given label."""
 
 
-CHUNK = 2**13
-"""Samples of the history at a time: what is made of their beliefs stays in a processor's cache."""
+CHUNK = 2**14
+"""Samples of the history at a time: what is made of their beliefs fits into some megabytes."""
 
 
 class History(Protocol):
