@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from thresher.loader.augment import NUM_DRAWS, Augmentation
 from thresher.loader.draws import uniforms
 from thresher.loader.order import Order
 from thresher.loader.pipeline import HostBatch, Loader
+from thresher.loader.transfer import Sent, Transfer, to_device
 from thresher.types import Batch, View
 
 _FIRST_VIEW_STREAM = 16
@@ -52,9 +54,14 @@ class Feed:
         clean = self.clean.endless(served) if self.clean else None
         plan = self.local_plan(epoch)
         plan = plan.reshape(len(plan) * self.parts, -1)
-        for host in self.loader.batches(epoch, plan, start * self.parts):
-            batch = self._to_device(host, epoch, next(clean) if clean else None)
-            yield batch, torch.from_numpy(host.positions).to(self.device, non_blocking=True)
+        hosts = self.loader.batches(epoch, plan, start * self.parts)
+        for sent in self._transfer.ahead(hosts, lambda host: self._send(host, epoch)):
+            canvas, positions, ids, labels, valid, *draws = sent
+            views = tuple(
+                self.augmentation(canvas, view, draw)
+                for view, draw in zip(self.views, draws, strict=True)
+            )
+            yield Batch(ids, views, labels, valid, next(clean) if clean else None), positions
 
     def close(self) -> None:
         """Stop the loaders' threads."""
@@ -75,17 +82,16 @@ class Feed:
         plan = self.order.epoch(epoch)
         return np.where(plan < 0, -1, np.searchsorted(self.order.owned, plan))
 
-    def _to_device(self, host: HostBatch, epoch: int, clean: Batch | None) -> Batch:
-        pixels = host.canvas.to(self.device, non_blocking=True)
-        views = []
-        for index, view in enumerate(self.views):
-            draws = uniforms(self.seed, epoch, host.ids, _FIRST_VIEW_STREAM + index, NUM_DRAWS)
-            on_device = torch.from_numpy(draws).to(self.device, non_blocking=True)
-            views.append(self.augmentation(pixels, view, on_device))
-        return Batch(
-            ids=torch.from_numpy(host.ids).to(self.device, non_blocking=True),
-            views=tuple(views),
-            labels=torch.from_numpy(host.labels).to(self.device, non_blocking=True),
-            valid=torch.from_numpy(host.valid).to(self.device, non_blocking=True),
-            clean=clean,
-        )
+    @cached_property
+    def _transfer(self) -> Transfer:
+        return Transfer(self.device)
+
+    def _send(self, host: HostBatch, epoch: int) -> Sent:
+        """All that a batch is made of, on the device."""
+        draws = [
+            uniforms(self.seed, epoch, host.ids, _FIRST_VIEW_STREAM + index, NUM_DRAWS)
+            for index in range(len(self.views))
+        ]
+        arrays = (host.positions, host.ids, host.labels, host.valid, *draws)
+        rest = (to_device(array, self.device) for array in arrays)
+        return to_device(host.canvas, self.device), *rest

@@ -16,6 +16,8 @@ Place = Literal["none", "host", "device"]
 
 _AUTO_SHARE = 0.25
 """Of the free memory: a run has up to three sets of images, and the machine other users."""
+_AUTO_DEVICE_SHARE = 0.4
+"""Of the device's free memory: networks, activations and optimizers come later."""
 _MOST_SHARE = 0.8
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -49,12 +51,18 @@ def decide(cache: Cache, num_bytes: int, device: torch.device, processes: int = 
                 "--cache device keeps images in a CUDA device's memory, but this run trains on"
                 f" {device.type}. Choose --cache auto, host or none."
             )
-        free, _ = torch.cuda.mem_get_info(device)
+        free = free_device_memory(device)
         if num_bytes > free * _MOST_SHARE:
             raise UserError(
                 f"--cache device needs {needed}, but the device has {_shown(free)} free. Choose"
                 " --cache auto, host or none."
             )
+        return Decision("device", f"decoded images stay on the device ({needed})")
+    if (
+        cache == "auto"
+        and device.type == "cuda"
+        and num_bytes <= free_device_memory(device) * _AUTO_DEVICE_SHARE
+    ):
         return Decision("device", f"decoded images stay on the device ({needed})")
     free = free_memory() // processes
     if cache == "host" and num_bytes > free * _MOST_SHARE:
@@ -68,7 +76,14 @@ def decide(cache: Cache, num_bytes: int, device: torch.device, processes: int = 
             f"images are decoded in every epoch: keeping them needs {needed}, more than a quarter"
             f" of the {_shown(free)} of free memory",
         )
-    return Decision("host", f"decoded images stay in memory ({needed})")
+    instead = ", since they need more than 40 % of what the device has free"
+    instead = instead if cache == "auto" and device.type == "cuda" else ""
+    return Decision("host", f"decoded images stay in memory ({needed}){instead}")
+
+
+def free_device_memory(device: torch.device) -> int:
+    """Bytes of a CUDA device that nobody has taken."""
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
 def free_memory() -> int:

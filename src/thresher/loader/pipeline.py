@@ -287,7 +287,8 @@ class Loader:
         new = np.flatnonzero(job.batch.valid & ~store.filled[positions])
         if len(new):
             # A sample may stand in a batch once only, so no row is written twice.
-            store.put(positions[new], job.squares[torch.from_numpy(new)])
+            whole = len(new) == len(positions)  # as they lie, in pinned memory
+            store.put(positions[new], job.squares if whole else job.squares[torch.from_numpy(new)])
         return replace(job.batch, canvas=store.canvases(positions, self.size, job.draws))
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from thresher.loader.canvas import Box, cut, random_box
+from thresher.loader.transfer import to_device
 
 MARGIN = 1.25
 
@@ -66,13 +67,13 @@ class DeviceStore(_Store):
 
     def put(self, positions: np.ndarray, squares: Tensor) -> None:
         """Keep uint8[b, side, side, 3], which lie on the host."""
-        rows = torch.from_numpy(positions).to(self.pixels.device)
-        self.pixels.index_copy_(0, rows, squares.to(self.pixels.device, non_blocking=True))
+        device = self.pixels.device
+        self.pixels.index_copy_(0, to_device(positions, device), to_device(squares, device))
         self.filled[positions] = True
 
     def canvases(self, positions: np.ndarray, size: int, draws: np.ndarray | None) -> Tensor:
         """uint8[B, 3, S, S] on the device: random parts, or whole squares without draws."""
-        rows = torch.from_numpy(positions).to(self.pixels.device)
+        rows = to_device(positions, self.pixels.device)
         squares = self.pixels[rows].permute(0, 3, 1, 2)
         if draws is None:
             return squares
@@ -83,7 +84,7 @@ class DeviceStore(_Store):
             ]
         )
         grid = F.affine_grid(
-            torch.from_numpy(theta).to(squares.device),
+            to_device(theta, squares.device),
             [len(positions), 3, size, size],
             align_corners=False,
         )
