@@ -128,11 +128,20 @@ def record_basics(
     }
 
 
-def join(judgements: Iterable[Judgement]) -> Judgement:
-    """One judgement of all samples from those of their parts, in order."""
-    parts = list(judgements)
-    return Judgement(
-        clean_probability=torch.cat([part.clean_probability for part in parts]),
-        suggested=torch.cat([part.suggested for part in parts]),
-        confidence=torch.cat([part.confidence for part in parts]),
-    )
+def join(parts: Iterable[Judgement], labels: Tensor) -> Judgement:
+    """One judgement of all samples from those of their parts, in order.
+
+    Args:
+        parts: of the history's chunks.
+        labels: int64[n] of all samples.
+    """
+    # Filled in place: small tensors kept until the end would leave holes all over the memory.
+    floats = torch.empty(2, len(labels), device=labels.device)
+    whole = Judgement(floats[0], torch.empty_like(labels), floats[1])
+    start = 0
+    for part in parts:
+        rows = slice(start, start := start + len(part.suggested))
+        whole.clean_probability[rows] = part.clean_probability
+        whole.suggested[rows] = part.suggested
+        whole.confidence[rows] = part.confidence
+    return whole

@@ -88,7 +88,8 @@ class CrossEntropy:
 
     def judge(self, history: History) -> Judgement:
         """Compare the mean probability of the given label with that of its strongest rival."""
-        return join(self._judge(rows, labels) for rows, labels in history.chunks(CHUNK))
+        parts = (self._judge(rows, labels) for rows, labels in history.chunks(CHUNK))
+        return join(parts, history.labels)
 
     def _judge(self, rows: Rows, labels: Tensor) -> Judgement:
         classes, probs = recall(rows, "belief", labels)

@@ -157,10 +157,11 @@ class MutualCalibration:
     def judge(self, history: History) -> Judgement:
         """Posterior of the given label by both networks; the best label of their mean target."""
         matrices = self._noise_matrices(history)
-        return join(
+        parts = (
             self._judge(self._calibrate(rows, labels, matrices), labels)
             for rows, labels in history.chunks(CHUNK)
         )
+        return join(parts, history.labels)
 
     def _judge(self, columns: Rows, labels: Tensor) -> Judgement:
         trust = columns["trust"].mean(dim=1)
