@@ -98,7 +98,11 @@ class Slurm:
         return job
 
     def start_now(self, number: str) -> None:
-        """Slurm lets two minutes pass before a requeued job; do not wait."""
+        """Slurm lets two minutes pass before a requeued job; wait only for the node to be free.
+
+        Earlier, the end of its first turn would be taken for that of the second.
+        """
+        _until(lambda: _is_idle(self), self.folder, "The requeued job")
         self.run("scontrol", "update", f"JobId={number}", "StartTime=now")
 
 

@@ -1,0 +1,140 @@
+"""Two real processes by every launcher train what one process trains."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.cluster import slurm
+from tests.conftest import ROOT, write_classes
+from tests.dist.launchers import LAUNCHERS, THRESHER, Launcher, Start
+
+SCRIPT = ROOT / "examples" / "slurm" / "train.sbatch"
+EPOCHS = 120
+TINY = (
+    "--model", "small_cnn", "--image-size", "16", "--batch-size", "8", "--precision", "fp32",
+    "--threads", "1", "--accelerator", "cpu",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classes(tmp_path_factory.mktemp("launch") / "data")
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path) -> Path:
+    """The run of one process."""
+    out = data.parent / "alone"
+    words = [THRESHER, "train", data, "--out", out, "--epochs", "2", *TINY]
+    subprocess.run(list(map(str, words)), check=True, capture_output=True)
+    return out
+
+
+@pytest.fixture(scope="module", params=LAUNCHERS)
+def launcher(request: pytest.FixtureRequest) -> Iterator[tuple[Launcher, Start]]:
+    chosen = LAUNCHERS[request.param]
+    if chosen.why_not is not None:
+        pytest.skip(f"{request.param} {chosen.why_not}")
+    with ExitStack() as stack:
+        yield chosen, stack.enter_context(chosen.open())
+
+
+def test_two_processes_leave_what_one_leaves(
+    launcher: tuple[Launcher, Start], data: Path, alone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    done = launcher[1]("train", data, "--out", out, "--epochs", "2", *TINY)
+    assert done.code == 0, done.err
+    assert files_of(out) == files_of(alone)
+    assert json.loads((out / "summary.json").read_text())["world_size"] == 2
+    epochs = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [event["epoch"] for event in epochs] == [1, 2]
+    # Neither rank's share alone: both together saw what one process sees.
+    first = json.loads((alone / "metrics.jsonl").read_text().splitlines()[0])
+    assert {event["images"] for event in epochs} == {first["images"]}
+    tables = [pq.read_table(run / "ledger.parquet") for run in (out, alone)]
+    assert tables[0]["id"].equals(tables[1]["id"])
+    assert tables[0].schema.equals(tables[1].schema)
+    for line in ("training images in 2 classes", "configuration {", "run directory", "report "):
+        assert done.out.count(line) == 1, done.out
+    assert "Traceback" not in done.err
+    assert "Warning" not in done.err
+
+
+def test_a_wrong_option_is_one_sentence(
+    launcher: tuple[Launcher, Start], data: Path, tmp_path: Path
+) -> None:
+    chosen, start = launcher
+    done = start("train", data, "--out", tmp_path / "run", "--method", "magic", *TINY)
+    assert done.code == chosen.user_error
+    # One on each machine: before the processes meet, none knows what the others found.
+    assert (done.out + done.err).count("magic") == chosen.machines, done.err
+    assert done.err.count("thresher: ") == chosen.machines
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("launcher", ["mpirun", "srun"], indirect=True)
+def test_what_only_the_first_process_finds_is_one_sentence_too(
+    launcher: tuple[Launcher, Start], data: Path, tmp_path: Path
+) -> None:
+    """The processes have met by then; none may wait for the one that left."""
+    chosen, start = launcher
+    out = tmp_path / "holiday"
+    out.mkdir()
+    (out / "photo.txt").write_text("dear")
+    done = start("train", data, "--out", out, *TINY)
+    assert done.code == chosen.user_error
+    assert done.err.count("is not empty and holds no run") == 1, done.err
+    assert [path.name for path in out.iterdir()] == ["photo.txt"]
+
+
+def test_a_preempted_batch_job_saves_itself_and_goes_on(data: Path, tmp_path: Path) -> None:
+    """As Slurm preempts: SIGTERM to the tasks. The script asks for another turn and resumes."""
+    if (missing := slurm.why_not()) is not None:
+        pytest.skip(f"Slurm {missing}")
+    out, log = tmp_path / "run", tmp_path / "log"
+    smaller = ("--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=0")
+    with slurm.slurm() as cluster:
+        cluster.env["PATH"] = f"{THRESHER.parent}:{cluster.env['PATH']}"
+        words = [SCRIPT, data, out, "--epochs", str(EPOCHS), *TINY]
+        job = cluster.run("sbatch", "--parsable", f"--output={log}", *smaller, *words).strip()
+        wait_until(lambda: len(epochs_of(out)) >= 3, log)
+        cluster.run("scancel", "--signal=TERM", job)
+        cluster.wait_for(job, ["PENDING"])
+        before = len(epochs_of(out))
+        cluster.start_now(job)
+        ended = cluster.wait_for(job, ["COMPLETED", "FAILED"], seconds=120)
+    text = log.read_text()
+    assert ended["JobState"] == "COMPLETED", text
+    assert ended["Restarts"] == "1"
+    assert before < EPOCHS, "the signal came too late to show anything"
+    assert text.count("thresher: stopped by SIGTERM. Everything is saved") == 1, text
+    assert "Exited with exit code 143" in text
+    assert epochs_of(out) == list(range(1, EPOCHS + 1))
+    assert json.loads((out / "summary.json").read_text())["world_size"] == 2
+
+
+def files_of(run: Path) -> set[str]:
+    """What lies in a run's directory."""
+    return {path.name for path in run.iterdir()}
+
+
+def epochs_of(run: Path) -> list[int]:
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line)["epoch"] for line in lines if line.endswith("}")]
+
+
+def wait_until(ready: Callable[[], bool], log: Path, seconds: float = 90) -> None:
+    ends = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < ends, log.read_text()
+        time.sleep(0.1)
