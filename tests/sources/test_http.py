@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -274,3 +275,15 @@ def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     for url in (f"file://{tmp_path}/a%20b.tar", f"file:{tmp_path}/a%20b.tar"):
         manifest = open_source(url, labelled=False)
         assert manifest.shards == (f"{tmp_path}/a b.tar",)
+
+
+def test_a_shard_replaced_by_one_of_the_same_size_is_refused(
+    web: WebServer, tmp_path: Path
+) -> None:
+    write_tar(web.root / "a.tar", {"1.png": make_image(1), "1.cls": b"0",
+                                   "2.png": make_image(2), "2.cls": b"1"})  # fmt: skip
+    open_source(f"{web.url}/a.tar").save(tmp_path / "scan.parquet")
+    assert len(open_source(str(tmp_path / "scan.parquet"))) == 2
+    os.utime(web.root / "a.tar", ns=(0, 0))  # the server's ETag is the time
+    with pytest.raises(UserError, match=r"a\.tar changed since the scan, though not in size"):
+        open_source(str(tmp_path / "scan.parquet"))

@@ -180,6 +180,33 @@ def test_databases_that_cannot_be_used(tmp_path: Path) -> None:
         assert "data.mdb is cut short: " in refused(whole)
 
 
+def test_a_cut_database_is_usable_as_far_as_it_goes(tmp_path: Path) -> None:
+    """Values on pages of their own, values among the keys, and from a key on none at all."""
+    noise = np.random.default_rng(1).integers(0, 256, (40, 40, 30, 3), dtype=np.uint8)
+    records = {b"%04d" % i: raw(i % 2, pixels) for i, pixels in enumerate(noise)}
+    records |= {b"%04d" % i: raw(i % 2) for i in range(40, 700)}
+    path = write_lmdb(tmp_path / "db", records)
+    whole = Reader(open_source(str(path)))
+    good = {i: whole.read(i) for i in range(700)}
+    file = path / "data.mdb"
+    found = []
+    for keep in (file.stat().st_size - 4096, file.stat().st_size // 2):
+        os.truncate(file, keep)
+        manifest = open_source(str(path), allow_damaged=True)
+        reader = Reader(manifest)
+        assert manifest.labels.tolist() == [int(manifest.key(i)) % 2 for i in range(len(manifest))]
+        for row in range(len(manifest)):
+            assert reader.read(row) == good[int(manifest.key(row))]
+        (problem,) = manifest.options["damaged_shards"].values()
+        assert "data.mdb is cut short: it has" in problem
+        found.append(len(manifest))
+    assert 700 >= found[0] > found[1] > 20
+    assert "or take the rest with --allow-damaged" in refused(path)
+    os.truncate(file, 8192)
+    with pytest.raises(UserError, match=r"data\.mdb is cut short: .*Download or write it again"):
+        open_source(str(path), allow_damaged=True)
+
+
 def test_a_database_that_is_replaced_or_cut_while_open(tmp_path: Path) -> None:
     path = write_lmdb(tmp_path / "db", {b"%04d" % i: raw(i % 2) for i in range(200)})
     manifest = open_source(str(path))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,12 @@ import pytest
 
 from thresher.errors import UserError
 from thresher.sources import manifest as manifest_module
+from thresher.sources.detect import open_source
 from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.manifest_file import METADATA_KEY
+
+from .conftest import make_image, write_tar
+from .test_lmdb import raw, write_lmdb
 
 
 def small(num: int = 5, shards: tuple[str, ...] = ("a.tar",)) -> Manifest:
@@ -90,3 +95,21 @@ def test_columns_of_later_versions_do_not_matter_and_missing_ones_are_named(
         Manifest.load(path)
     with pytest.raises(UserError, match="There is no manifest at"):
         Manifest.load(tmp_path / "gone.parquet")
+
+
+@pytest.mark.parametrize("kind", ["tar", "lmdb"])
+def test_a_shard_replaced_by_one_of_the_same_size_is_refused(tmp_path: Path, kind: str) -> None:
+    if kind == "tar":
+        write_tar(tmp_path / "a.tar", {"1.png": make_image(1), "1.cls": b"0",
+                                       "2.png": make_image(2), "2.cls": b"1"})  # fmt: skip
+        place = shard = tmp_path / "a.tar"
+    else:
+        place = write_lmdb(tmp_path / "db", {b"0": raw(0), b"1": raw(1)})
+        shard = place / "data.mdb"
+    open_source(str(place)).save(tmp_path / "scan.parquet")
+    assert len(open_source(str(tmp_path / "scan.parquet"))) == 2
+    os.utime(shard, ns=(0, 0))
+    with pytest.raises(
+        UserError, match=r"changed since the scan, though not in size\. Scan or pack the data again"
+    ):
+        open_source(str(tmp_path / "scan.parquet"))

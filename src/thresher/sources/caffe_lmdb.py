@@ -17,13 +17,16 @@ import numpy as np
 import pyarrow as pa
 
 from thresher.errors import UserError
+from thresher.sources.damage import Damage
 from thresher.sources.datum import NotADatum, image_of, parse_datum
 from thresher.sources.labels import encode_labels, label_states, no_labels
+from thresher.sources.lmdb_salvage import salvage
 from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.names import to_utf8
 from thresher.sources.places import absolute, is_url, shown
 from thresher.sources.read_error import ReadError
 from thresher.sources.request import Request, first_line, printable
+from thresher.sources.sizes import version_of
 
 DATA_NAME = "data.mdb"
 SUFFIXES = (".mdb", ".lmdb")
@@ -50,23 +53,26 @@ def open_lmdb(request: Request, place: str) -> Manifest:
     Names of the classes are taken from ``labels.txt`` and the like beside the data, if there.
 
     Raises:
-        UserError: no LMDB, cut short, or its records are no ``Datum``.
+        UserError: no LMDB, cut short (without ``allow_damaged``), or its records are no ``Datum``.
     """
     path = _local(place)
+    damage = Damage(request)
     keys: list[bytes] = []
     labels: list[int | None] = []
+    places: list[tuple[int, int]] = []
     bad: list[int] = []
-    with _lend(path) as env, env.begin(buffers=True) as transaction:
-        for number, (key, value) in enumerate(transaction.cursor()):
-            keys.append(bytes(key))
-            try:
-                labels.append(parse_datum(value).label)
-            except NotADatum:
-                bad.append(number)
-                labels.append(None)
-            if len(bad) == number + 1 == _JUDGED_BY:
-                break
+    for number, (key, value, *where) in enumerate(_records(path, damage)):
+        keys.append(bytes(key))
+        places.append((where[0], where[1]))
+        try:
+            labels.append(parse_datum(value).label)
+        except NotADatum:
+            bad.append(number)
+            labels.append(None)
+        if len(bad) == number + 1 == _JUDGED_BY:
+            break
     if not keys:
+        damage.require_some_good(1)
         raise UserError(f"{request.data} is an LMDB without records.")
     if len(bad) == len(keys):
         raise UserError(
@@ -86,22 +92,46 @@ def open_lmdb(request: Request, place: str) -> Manifest:
         encoded, classes = no_labels(len(keys), request)
     text = [os.fsdecode(key) for key in keys]
     column_of_keys, not_text = to_utf8(text)
+    size, version = version_of(_data_place(place))
+    offsets, lengths = np.array(places, dtype=np.int64).T
     manifest = make_manifest(
         kind="lmdb",
-        shards=[absolute(place)],
+        shards=[_data_place(place)],
         classes=classes,
         source=request.data,
         keys=column_of_keys,
         labels=encoded,
-        offsets=np.arange(len(keys), dtype=np.int64),
+        offsets=offsets,
+        lengths=lengths,
         states=label_states(encoded, request),
         options={
-            "shard_sizes": [_data_file(path).stat().st_size],
+            "shard_sizes": [size],
+            "shard_versions": [version],
             "raw_keys": {str(row): keys[row].hex() for row in not_text},
             "damaged_records": len(bad),
+            "damaged_shards": damage.shards,
         },
     )
     return manifest.with_states(dict.fromkeys(bad, NOT_A_DATUM))
+
+
+def _records(path: str, damage: Damage) -> Iterator[tuple[bytes, Any, int, int]]:
+    """Key, value, and the last two parts of the location, of every record that can be read."""
+    try:
+        with _lend(path) as env, env.begin(buffers=True) as transaction:
+            for number, (key, value) in enumerate(transaction.cursor()):
+                yield key, value, number, -1
+    except Exception as error:
+        file = _data_file(path)
+        if type(error).__module__.startswith("lmdb"):  # what came before it is good
+            damage.note(str(file), f"{file} is damaged: {first_line(error)}", "Copy it again")
+            return
+        if not isinstance(error, CutShort):
+            raise
+        damage.note(str(file), str(error).rstrip("."), "Copy it again")
+        with file.open("rb") as opened:
+            for key, offset, length in salvage(file):
+                yield key, memoryview(os.pread(opened.fileno(), length, offset)), offset, length
 
 
 class LmdbRecords:
@@ -113,8 +143,10 @@ class LmdbRecords:
         self._sizes = manifest.options.get("shard_sizes")
         self._paths: dict[int, str] = {}
 
-    def read(self, index: int, shard: int, offset: int, length: int) -> bytes:  # noqa: ARG002
+    def read(self, index: int, shard: int, offset: int, length: int) -> bytes:
         """The image of a record; raw pixels come as PPM."""
+        if length >= 0:
+            return self._read_salvaged(self._path(shard), offset, length)
         raw = self._raw_keys.get(str(index))
         key = bytes.fromhex(raw) if raw is not None else self._manifest.key(index).encode()
         try:
@@ -131,6 +163,14 @@ class LmdbRecords:
             if not type(error).__module__.startswith("lmdb"):
                 raise
             raise ReadError(f"damaged: {first_line(error)}") from None
+
+    def _read_salvaged(self, path: str, offset: int, length: int) -> bytes:
+        with _data_file(path).open("rb") as file:
+            value = os.pread(file.fileno(), length, offset)
+        try:
+            return image_of(parse_datum(memoryview(value)))
+        except NotADatum as error:
+            raise ReadError(str(error)) from None
 
     def close(self) -> None:
         """Nothing stays open between reads of the last user."""
@@ -183,7 +223,7 @@ def _open_env(path: str) -> Any:
     file = _data_file(path)
     size = file.stat().st_size
     if size < 2 * 4096:
-        raise CutShort(f"{file} is cut short: {size} bytes are no LMDB. Copy it again.")
+        raise CutShort(f"{file} is cut short: {size} bytes are no LMDB.")
     try:
         env = lmdb.open(
             str(path),
@@ -198,10 +238,7 @@ def _open_env(path: str) -> Any:
     needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     if size < needed:
         env.close()
-        raise CutShort(
-            f"{file} is cut short: it has {size:,} of {needed:,} bytes. An LMDB cannot be read in "
-            "part. Copy it again."
-        )
+        raise CutShort(f"{file} is cut short: it has {size:,} of {needed:,} bytes.")
     return env
 
 
@@ -215,8 +252,14 @@ def _local(place: str) -> str:
         return place
     from thresher.sources.remote_shard import local_copy
 
-    url = place if place.lower().endswith(SUFFIXES) else f"{place.rstrip('/')}/{DATA_NAME}"
-    return str(local_copy(url))
+    return str(local_copy(_data_place(place)))
+
+
+def _data_place(place: str) -> str:
+    """The absolute path or the URL of the file that holds the data."""
+    if not is_url(place):
+        return absolute(str(_data_file(place)))
+    return place if place.lower().endswith(SUFFIXES) else f"{place.rstrip('/')}/{DATA_NAME}"
 
 
 def _names(path: str, most: int) -> list[str] | None:

@@ -9,7 +9,8 @@ kind       shard                        offset                length
 files      folder that ``key`` is under -1                    bytes or -1
 tar        tar file                     byte of the content   bytes
 parquet    Parquet file                 row in the file       bytes or -1
-lmdb       LMDB folder or file          number of the record  -1
+lmdb       LMDB's data file             number of the record  -1
+lmdb, cut  likewise                     byte of the record    bytes
 ========== ============================ ===================== =================
 """
 
@@ -142,13 +143,17 @@ class Manifest:
         """
         table, metadata = read_columns(path)
         folder = str(path.absolute().parent) if folder is None else folder
+        shards = tuple(join(folder, shard) for shard in metadata["shards"])
+        options = metadata["options"]
+        if shards != tuple(metadata["shards"]):  # made to be copied, which makes new versions
+            options.pop("shard_versions", None)
         return cls(
             table=table,
             kind=metadata["kind"],
-            shards=tuple(join(folder, shard) for shard in metadata["shards"]),
+            shards=shards,
             classes=tuple(metadata["classes"]),
             source=metadata["source"],
-            options=metadata["options"],
+            options=options,
         )
 
     def _column(self, name: str) -> np.ndarray:

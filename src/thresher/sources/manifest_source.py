@@ -12,7 +12,7 @@ from thresher.sources.labels import index_names
 from thresher.sources.manifest import OK, Manifest
 from thresher.sources.places import folder_of, is_url, shown
 from thresher.sources.request import NO_LABEL, Request
-from thresher.sources.sizes import sizes_now
+from thresher.sources.sizes import versions_now
 
 INDEX_NAME = "index.parquet"
 CHANGED = "shard changed since it was indexed"
@@ -58,19 +58,18 @@ def _check_shards(manifest: Manifest, request: Request) -> Manifest:
     sizes = manifest.options.get("shard_sizes")
     if sizes is None:
         return manifest
+    versions = manifest.options.get("shard_versions", [""] * len(sizes))
     damage = Damage(request)
     bad = []
-    now = sizes_now(manifest.shards)
-    for number, (shard, was, found) in enumerate(zip(manifest.shards, sizes, now, strict=True)):
+    now = versions_now(manifest.shards)
+    for number, (shard, was, version, found) in enumerate(
+        zip(manifest.shards, sizes, versions, now, strict=True)
+    ):
         if isinstance(found, OSError):
             with damage.tolerate(shard):
                 raise found
-        elif was is not None and found is not None and found != was:
-            damage.note(
-                shard,
-                f"{shown(shard)} changed size since the scan, from {was:,} to {found:,} bytes",
-                "Scan or pack the data again",
-            )
+        elif change := _change((was, version), found):
+            damage.note(shard, f"{shown(shard)} {change}", "Scan or pack the data again")
         if shown(shard) in damage.shards:
             bad.append(number)
     if not bad:
@@ -80,3 +79,12 @@ def _check_shards(manifest: Manifest, request: Request) -> Manifest:
     manifest.options["damaged_shards"] = {**earlier, **damage.shards}
     where = np.isin(np.asarray(manifest.table["shard"].to_numpy()), bad)
     return manifest.with_state_where(where, CHANGED)
+
+
+def _change(was: tuple[int | None, str], now: tuple[int | None, str]) -> str:
+    """What changed of a shard; empty if nothing did, as far as it can be told."""
+    if was[0] is not None and now[0] is not None and was[0] != now[0]:
+        return f"changed size since the scan, from {was[0]:,} to {now[0]:,} bytes"
+    if was[1] and now[1] and was[1] != now[1]:
+        return "changed since the scan, though not in size"
+    return ""

@@ -60,6 +60,7 @@ class _Part:
     file: str
     num_rows: int
     size: int | None
+    version: str
     image_bytes: int
     labels: pa.ChunkedArray | None
     paths: pa.ChunkedArray | None
@@ -112,6 +113,7 @@ def open_parquet(request: Request, files: Sequence[str]) -> Manifest:
             "image_column": column,
             "image_bytes": sum(part.image_bytes for part in parts),
             "shard_sizes": [part.size for part in parts],
+            "shard_versions": [part.version for part in parts],
             "damaged_shards": damage.shards,
         },
     )
@@ -140,10 +142,12 @@ def _read_part(
         paths = None
         if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
             paths = pc.struct_field(reader.read(columns=[f"{column}.path"]).column(0), "path")
+        size, version = version_of(file)
         return _Part(
             file=file,
             num_rows=reader.metadata.num_rows,
-            size=version_of(file)[0],
+            size=size,
+            version=version,
             image_bytes=_num_bytes(reader.metadata, bytes_column(schema, column)),
             labels=reader.read(columns=[label]).column(0) if label is not None else None,
             paths=paths,

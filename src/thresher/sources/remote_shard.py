@@ -26,6 +26,7 @@ class RemoteShard:
     def __init__(self, url: str, found: Found, cache: DiskCache) -> None:
         assert found.size is not None
         self.size = found.size
+        self.version = found.version
         self._url = url
         self._found = found
         self._cache = cache
@@ -102,7 +103,7 @@ def open_remote(url: str) -> Shard:
     found = store.stat(url)
     if found.ranged and found.size is not None:
         return RemoteShard(url, found, default_cache())
-    return LocalShard(str(_copy(url, store, found)))
+    return LocalShard(str(_copy(url, store, found)), found.version)
 
 
 def local_copy(url: str) -> Path:

@@ -19,9 +19,15 @@ from thresher.sources.request import printable
 
 
 class Shard(Protocol):
-    """A file of fixed size. ``read_at`` may be called from several threads at once."""
+    """A file of fixed size. ``read_at`` may be called from several threads at once.
+
+    Attributes:
+        size: in bytes.
+        version: changes with the content; empty where a server does not tell.
+    """
 
     size: int
+    version: str
 
     def read_at(self, offset: int, length: int) -> bytes:
         """The bytes from ``offset``; fewer than ``length`` only at the end of the file."""
@@ -33,11 +39,18 @@ class Shard(Protocol):
 
 
 class LocalShard:
-    """A file on a local disk, read with ``pread``, which needs no lock and no seek."""
+    """A file on a local disk, read with ``pread``, which needs no lock and no seek.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        path: of the file.
+        version: of what it is a copy of; None: it is itself meant.
+    """
+
+    def __init__(self, path: str, version: str | None = None) -> None:
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.size = os.fstat(self._handle).st_size
+        status = os.fstat(self._handle)
+        self.size = status.st_size
+        self.version = str(status.st_mtime_ns) if version is None else version
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See ``Shard``."""

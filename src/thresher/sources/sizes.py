@@ -1,4 +1,4 @@
-"""How large shards are now, and whether they are still what was indexed."""
+"""How large shards are now, and of which version: whether they are still what was indexed."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def version_of(place: str) -> tuple[int | None, str]:
     return status.st_size, str(status.st_mtime_ns)
 
 
-def sizes_now(places: Sequence[str]) -> list[int | OSError | None]:
-    """The size of each, or why it cannot be told.
+def versions_now(places: Sequence[str]) -> list[tuple[int | None, str] | OSError]:
+    """The size and version of each, or why they cannot be told.
 
     Raises:
         UserError: no access at all.
     """
 
-    def ask(place: str) -> int | OSError | None:
+    def ask(place: str) -> tuple[int | None, str] | OSError:
         try:
-            return version_of(place)[0]
+            return version_of(place)
         except OSError as error:
             return error
 

@@ -40,6 +40,7 @@ class _Index:
     labels: list[str | None]
     ignored: int
     size: int
+    version: str
     sidecar: Sidecar | None = None
 
 
@@ -89,6 +90,7 @@ def open_webdataset(request: Request, files: Sequence[str]) -> Manifest:
         options={
             "ignored_members": sum(index.ignored for index in indexes),
             "shard_sizes": [index.size for index in indexes],
+            "shard_versions": [index.version for index in indexes],
             "damaged_shards": damage.shards,
             **_failures(indexes),
         },
@@ -107,7 +109,7 @@ def _failures(indexes: Sequence[_Index]) -> dict[str, Any]:
 
 def _index(file: str, request: Request, damage: Damage, *, sidecars: bool) -> _Index:
     """Index one tar; one that cannot be read at all has no images."""
-    sidecar, index = None, _Index([], [], 0, 0)
+    sidecar, index = None, _Index([], [], 0, 0, "")
     if sidecars:
         columns = JSON_FIELDS if request.label_column is None else (request.label_column,)
         try:
@@ -151,7 +153,9 @@ def _walk(
         for image in kept
     ]
     ignored += len(images) - len(kept)
-    return _Index([images[stem] for stem in kept], labels, ignored, shard.size, sidecar)
+    return _Index(
+        [images[stem] for stem in kept], labels, ignored, shard.size, shard.version, sidecar
+    )
 
 
 def _describe(file: str, reason: str, last: str) -> str:

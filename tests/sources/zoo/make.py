@@ -63,7 +63,7 @@ VERDICTS = {
     "lmdb-of-another-map": Verdict(
         r"is an LMDB, but not of Caffe's Datum records: .*image-000000001"
     ),
-    "lmdb-cut": Verdict(r"data\.mdb is cut short: it has [\d,]+ of [\d,]+ bytes"),
+    "lmdb-cut": Verdict(r"data\.mdb is cut short: it has [\d,]+ of [\d,]+ bytes", 160),
     "lmdb-of-length-0": Verdict(r"data\.mdb is cut short: 0 bytes are no LMDB"),
     "lmdb-that-is-text": Verdict(r"data\.mdb cannot be opened as LMDB"),
     "table-of-lost-files/t.csv": Verdict(r"1 of 3 files listed in .* do not exist", 2),
@@ -154,8 +154,10 @@ def make_parquet(root: Path) -> None:
 
 def make_lmdbs(root: Path) -> None:
     database(root / "lmdb-of-another-map", {b"num-samples": b"1", b"image-000000001": image(0)})
-    datum = b"\x22\x03abc\x28\x01\x38\x01"  # data, label 1, encoded
-    cut = database(root / "lmdb-cut", {b"%03d" % i: datum for i in range(200)})
+    data = image(0)
+    length = bytes([len(data) & 0x7F | 0x80, len(data) >> 7])  # for two bytes of seven bits
+    datums = [b"\x22" + length + data + b"\x28" + bytes([label]) + b"\x38\x01" for label in (0, 1)]
+    cut = database(root / "lmdb-cut", {b"%03d" % i: datums[i % 2] for i in range(200)})
     cut.write_bytes(cut.read_bytes()[:-4096])
     for name, content in (("lmdb-of-length-0", b""), ("lmdb-that-is-text", b"text\n" * 2000)):
         (root / name).mkdir()
