@@ -67,26 +67,25 @@ class Order:
         """Steps of one epoch."""
         return math.ceil(self.rounds * self.num_homes / self.batch_size)
 
-    @cached_property
+    @property
     def owned(self) -> np.ndarray:
         """The samples of this rank, int64[n] ascending."""
-        return np.sort(self._by_home_and_turn())
+        return self._layout[0]
 
     @cached_property
-    def _row_of(self) -> np.ndarray:
-        """int32[rounds * H / W]: where in ``owned`` the samples are, in order of k, then home.
+    def _layout(self) -> tuple[np.ndarray, np.ndarray]:
+        """``owned``, and where in it the sample of each k and own home is, int32[rounds * H / W].
 
-        -1 behind the last: homes differ by one sample where H does not divide N.
+        The second is in order of k, then home, and -1 behind the last sample: homes differ by one
+        where H does not divide N.
         """
-        samples = self._by_home_and_turn()
-        rows = np.full(self.rounds * self.num_homes // self.world_size, -1, dtype=np.int32)
-        rows[np.argsort(samples)] = np.arange(len(samples), dtype=np.int32)
-        return rows
-
-    def _by_home_and_turn(self) -> np.ndarray:
-        """The samples of this rank in order of k, then home: W divides H, so every W-th number."""
+        # W divides H, so that the numbers h + k * H of a rank's homes are every W-th.
         numbers = np.arange(self.rank, self.num_samples, self.world_size)
-        return permuted(numbers, self.num_samples, self.seed, _HOME_STREAM)
+        samples = permuted(numbers, self.num_samples, self.seed, _HOME_STREAM)
+        ascending = np.argsort(samples)
+        rows = np.full(self.rounds * self.num_homes // self.world_size, -1, dtype=np.int32)
+        rows[ascending] = np.arange(len(samples), dtype=np.int32)
+        return samples[ascending], rows
 
     def epoch(self, epoch: int) -> np.ndarray:
         """int64[steps, batch_size / world_size] of sample numbers, -1 where a place is empty.
@@ -121,12 +120,12 @@ class Order:
         return factor, shift
 
     def _shuffled_rows(self, epoch: int) -> np.ndarray:
-        """int32[H / W, rounds]: ``_row_of`` of each own home in this epoch's order.
+        """int32[H / W, rounds]: each own home's positions in ``owned`` in this epoch's order.
 
         An empty place is shuffled like a sample; otherwise all would come at the epoch's end.
         """
         own = self.num_homes // self.world_size
-        rows = self._row_of.reshape(self.rounds, own).T
+        rows = self._layout[1].reshape(self.rounds, own).T
         numbers = np.arange(self.rank, self.rounds * self.num_homes, self.world_size)
         random = keys(self.seed, epoch, numbers, _SHUFFLE_STREAM).reshape(self.rounds, own).T
         # Sorting k in the low bits along with its key is several times as quick as an argsort.
