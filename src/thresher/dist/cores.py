@@ -1,4 +1,4 @@
-"""Threads for computing: ranks of one machine share its cores without getting in each other's way."""
+"""Threads for computing: the ranks of one machine share its cores."""
 
 from __future__ import annotations
 

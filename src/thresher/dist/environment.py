@@ -1,6 +1,7 @@
 """Who started this process, and how many peers it has: torchrun, MPI, Slurm, LSF, or nobody.
 
-Fabric's own detection is not asked: it loads MPI in every run, and warns wherever Slurm is installed.
+Fabric's own detection is not asked: it loads MPI in every run and warns wherever Slurm is
+installed.
 """
 
 from __future__ import annotations

@@ -38,5 +38,5 @@ def name_lost_peers(world_size: int) -> Iterator[None]:
 
 def _shortened(text: str) -> str:
     """The last sentence of what gloo or NCCL say; the rest are places in their source."""
-    line = text.splitlines()[0]
-    return line.rsplit("] ", 1)[-1].rstrip(".")[:160]
+    line = text.splitlines()[0].split(". This is typically")[0]
+    return line.rsplit("pp:", 1)[-1].split("] ", 1)[-1].rstrip(".")[:160]

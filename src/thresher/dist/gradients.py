@@ -20,7 +20,6 @@ from torch.nn.parallel import DistributedDataParallel
 from thresher.config import Compression
 from thresher.dist.group import Group
 
-
 # Running statistics are averaged with the weights' sums, see train/team.py. PyTorch renamed the
 # option after 2.11.
 _NO_BUFFERS: dict[str, Any] = (
@@ -89,10 +88,7 @@ class Exchange:
 def running_statistics(networks: Sequence[nn.Module]) -> list[Tensor]:
     """Float buffers that forward passes change, such as those of batch normalisation."""
     return [
-        buffer
-        for network in networks
-        for buffer in network.buffers()
-        if buffer.is_floating_point()
+        buffer for network in networks for buffer in network.buffers() if buffer.is_floating_point()
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import uuid
 from collections.abc import Sequence
@@ -13,9 +12,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-_GRACE_SECONDS = 300
-"""For saving after a signal; Slurm and others cut it shorter if they must."""
-_STOPPED = frozenset(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+_GRACE_SECONDS = "60"
+"""For saving after a signal, before a process is killed; PyTorch's own variable overrides it."""
 
 
 def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
@@ -32,6 +30,7 @@ def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     # The agent sets 1 otherwise, with a warning; each rank works out its share of the cores itself.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _GRACE_SECONDS)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -42,7 +41,6 @@ def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
         max_restarts=max_restarts,
         monitor_interval=0.2,
         local_addr="127.0.0.1",
-        shutdown_timeout=_GRACE_SECONDS,
     )
     try:
         elastic_launch(config, sys.executable)("-u", "-m", "thresher", *words)
