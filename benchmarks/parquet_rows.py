@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thresher.sources.detect import open_source
-from thresher.sources.disk_cache import DiskCache
 from thresher.sources.parquet_rows import ParquetRows
+from thresher.sources.remote.disk_cache import DiskCache
 
 SIZE = 100_000
 

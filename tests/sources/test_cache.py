@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from thresher.errors import UserError
-from thresher.sources.disk_cache import DiskCache, NoRoom, cache_name, default_cache
+from thresher.sources.remote.disk_cache import DiskCache, NoRoom, cache_name, default_cache
 
 
 def held(folder: Path) -> int:
@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 WORKER = """
 import sys, random
 from pathlib import Path
-from thresher.sources.disk_cache import DiskCache, cache_name
+from thresher.sources.remote.disk_cache import DiskCache, cache_name
 cache = DiskCache(Path(sys.argv[1]), 400_000)
 rng = random.Random(int(sys.argv[2]))
 for _ in range(1500):

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from thresher.errors import UserError
-from thresher.sources import remote
 from thresher.sources.detect import open_images, open_source
 from thresher.sources.read import Reader, ReadError
-from thresher.sources.remote_shard import BLOCK, open_remote
-from thresher.sources.retry import Patience
+from thresher.sources.remote import store as remote
+from thresher.sources.remote.retry import Patience
+from thresher.sources.remote.shard import BLOCK, open_remote
 
 from .conftest import make_image, write_parquet_images, write_tar, write_tree
 from .test_lmdb import raw, write_lmdb
@@ -30,7 +30,7 @@ QUICK = Patience(
 @pytest.fixture
 def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
     monkeypatch.setattr(remote, "PATIENCE", QUICK)
-    monkeypatch.setattr("thresher.sources.remote_shard.PATIENCE", QUICK)
+    monkeypatch.setattr("thresher.sources.remote.shard.PATIENCE", QUICK)
     monkeypatch.setattr(remote, "_stores", {})
     (tmp_path / "www").mkdir()
     server = WebServer(tmp_path / "www")

@@ -14,11 +14,11 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from moto.server import ThreadedMotoServer
 
 from thresher.errors import UserError
-from thresher.sources import remote
 from thresher.sources.detect import open_source
 from thresher.sources.read import Reader, ReadError
-from thresher.sources.remote_errors import Missing, NoAccess, Passing, translate
-from thresher.sources.retry import Patience
+from thresher.sources.remote import store as remote
+from thresher.sources.remote.errors import Missing, NoAccess, Passing, translate
+from thresher.sources.remote.retry import Patience
 
 from .conftest import make_image, write_parquet_images, write_tar, write_tree
 from .test_http import save_relative
@@ -45,7 +45,7 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setattr(remote, "PATIENCE", QUICK)
-    monkeypatch.setattr("thresher.sources.remote_shard.PATIENCE", QUICK)
+    monkeypatch.setattr("thresher.sources.remote.shard.PATIENCE", QUICK)
     monkeypatch.setattr(remote, "_stores", {})
     resource = boto3.resource("s3", endpoint_url=endpoint, region_name="us-east-1")
     bucket = resource.create_bucket(Bucket="data")

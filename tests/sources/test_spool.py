@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from thresher.sources.detect import open_source
-from thresher.sources.disk_cache import DiskCache
 from thresher.sources.manifest import Manifest
 from thresher.sources.parquet_rows import ParquetRows
 from thresher.sources.read_error import ReadError
+from thresher.sources.remote.disk_cache import DiskCache
 
 from .conftest import write_parquet_images
 

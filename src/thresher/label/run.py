@@ -24,7 +24,8 @@ from thresher.label.texts import (
     choose_columns,
     file_name_text,
 )
-from thresher.sources.detect import PARQUET_SUFFIXES, open_source
+from thresher.sources.detect import open_source
+from thresher.sources.kinds import PARQUET_SUFFIXES
 from thresher.sources.manifest import OK
 from thresher.sources.names import natural_key
 from thresher.sources.request import explain_read_errors, printable

@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from thresher.errors import UserError
 from thresher.label.tables import as_text
 from thresher.label.texts import Texts
+from thresher.sources.local_shard import Shard
 from thresher.sources.manifest import Manifest
 from thresher.sources.places import relative_names
-from thresher.sources.shards import Shard, open_shard
+from thresher.sources.shards import open_shard
 from thresher.sources.tar_index import DamagedTar, Member, walk_tar
 
 _KEY = "key"

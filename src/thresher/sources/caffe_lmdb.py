@@ -25,6 +25,7 @@ from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.names import to_utf8
 from thresher.sources.places import absolute, is_url, shown
 from thresher.sources.read_error import ReadError
+from thresher.sources.remote.shard import local_copy
 from thresher.sources.request import Request, first_line, printable
 from thresher.sources.sizes import version_of
 
@@ -250,8 +251,6 @@ def _local(place: str) -> str:
     """The path, or that of a copy: LMDB can only be read where it can be mapped."""
     if not is_url(place):
         return place
-    from thresher.sources.remote_shard import local_copy
-
     return str(local_copy(_data_place(place)))
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from thresher.errors import UserError
 from thresher.sources.places import shown
-from thresher.sources.remote_errors import Missing
+from thresher.sources.remote.errors import Missing
 from thresher.sources.request import Request, first_line
 
 AGAIN = "Download or write it again"

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from thresher.sources.parquet_file import open_parquet_file
 from thresher.sources.places import is_url, strip_query
-from thresher.sources.remote_errors import Missing
+from thresher.sources.remote.errors import Missing
 
 _MOST_REASONS = 5
 

@@ -11,6 +11,7 @@ from thresher.sources.damage import Damage
 from thresher.sources.labels import index_names
 from thresher.sources.manifest import OK, Manifest
 from thresher.sources.places import folder_of, is_url, shown
+from thresher.sources.remote.shard import local_copy
 from thresher.sources.request import NO_LABEL, Request
 from thresher.sources.sizes import versions_now
 
@@ -26,8 +27,6 @@ def open_manifest(request: Request, place: str) -> Manifest:
             are not what was asked for.
     """
     if is_url(place):
-        from thresher.sources.remote_shard import local_copy
-
         manifest = Manifest.load(local_copy(place), folder=folder_of(place))
     else:
         manifest = Manifest.load(Path(place))

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from thresher.sources.damage import DamagedShard
 from thresher.sources.places import is_url, shown
+from thresher.sources.remote.shard import ShardFile
 from thresher.sources.request import first_line
 from thresher.sources.shards import open_shard
 
@@ -29,8 +30,6 @@ def open_parquet_file(
     """
     source: str | io.RawIOBase = file
     if is_url(file):
-        from thresher.sources.remote_shard import ShardFile
-
         source = ShardFile(open_shard(file))
     try:
         return pq.ParquetFile(source, metadata=metadata, buffer_size=buffer_size)

@@ -25,12 +25,12 @@ import pyarrow.parquet as pq
 
 from thresher.sources.cache import SharedCache
 from thresher.sources.damage import DamagedShard
-from thresher.sources.disk_cache import DiskCache, NoRoom, cache_name, default_cache
 from thresher.sources.manifest import Manifest
 from thresher.sources.parquet import bytes_column
 from thresher.sources.parquet_file import open_parquet_file
 from thresher.sources.places import strip_query
 from thresher.sources.read_error import ReadError
+from thresher.sources.remote.disk_cache import DiskCache, NoRoom, cache_name, default_cache
 from thresher.sources.sizes import version_of
 
 CACHE_BYTES = 256 << 20

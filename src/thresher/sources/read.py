@@ -17,6 +17,8 @@ from thresher.sources.manifest import Manifest
 from thresher.sources.parquet_rows import ParquetRows
 from thresher.sources.places import is_url, join, shown
 from thresher.sources.read_error import ReadError
+from thresher.sources.remote.disk_cache import cache_name, default_cache
+from thresher.sources.remote.store import store_for
 from thresher.sources.shards import ShardPool
 
 __all__ = ["ReadError", "Reader"]
@@ -106,9 +108,6 @@ class _Files:
 
     def _read_remote(self, folder: str, key: str, length: int) -> bytes:
         """Kept in the local cache where the index tells which content is meant."""
-        from thresher.sources.disk_cache import cache_name, default_cache
-        from thresher.sources.remote import store_for
-
         web = folder.startswith(("http://", "https://"))
         url = join(folder, quote(key) if web and not is_url(key) else key)
         version = self._manifest.options.get("tree_version")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from thresher.errors import UserError
-from thresher.sources.remote_errors import Missing
+from thresher.sources.remote.errors import Missing
 
 NO_LABEL = "no label"
 

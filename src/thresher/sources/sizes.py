@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from thresher.sources.places import is_url
+from thresher.sources.remote.store import store_for
 from thresher.sources.several import for_each
 
 
@@ -17,8 +18,6 @@ def version_of(place: str) -> tuple[int | None, str]:
         UserError: no access at all.
     """
     if is_url(place):
-        from thresher.sources.remote import store_for
-
         found = store_for(place).stat(place)
         return found.size, found.version
     status = os.stat(place)  # noqa: PTH116

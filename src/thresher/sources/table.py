@@ -17,6 +17,7 @@ from thresher.sources.exists import find_missing
 from thresher.sources.labels import encode_labels, label_states, no_labels
 from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.places import folder_of, is_url, name_of
+from thresher.sources.remote.shard import local_copy
 from thresher.sources.request import Request, choose_column, enumerate_some, first_line, printable
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -42,8 +43,6 @@ def open_table(request: Request, file: str) -> Manifest:
     """
     folder = folder_of(file)
     if is_url(file):
-        from thresher.sources.remote_shard import local_copy
-
         suffix, file = Path(name_of(file)).suffix, str(local_copy(file))
     else:
         suffix = Path(file).suffix

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from thresher.sources.shards import Shard
+from thresher.sources.local_shard import Shard
 
 _BLOCK = 512
 _MOST_METADATA = 1 << 20  # a long name is not a megabyte; a hostile size must not fill memory

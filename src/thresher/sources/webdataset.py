@@ -20,12 +20,13 @@ from thresher.sources.img2dataset import (
     read_sidecar,
 )
 from thresher.sources.labels import encode_labels, label_states, no_labels
+from thresher.sources.local_shard import Shard
 from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.names import extension, is_image_name, is_skipped, to_utf8
 from thresher.sources.places import absolute, relative_names, shown
 from thresher.sources.request import Request, printable
 from thresher.sources.several import for_each
-from thresher.sources.shards import Shard, open_shard, require_plain_name
+from thresher.sources.shards import open_shard, require_plain_name
 from thresher.sources.tar_index import DamagedTar, Member, walk_tar
 
 JSON_FIELDS = ("label", "class", "cls", "label_name", "class_name")

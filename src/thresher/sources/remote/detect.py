@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from thresher.errors import UserError
 from thresher.sources.caffe_lmdb import DATA_NAME, open_lmdb
 from thresher.sources.caffe_lmdb import SUFFIXES as LMDB_SUFFIXES
-from thresher.sources.detect import (
+from thresher.sources.kinds import (
     PARQUET_SUFFIXES,
     TAR_SUFFIXES,
     image_files,
@@ -21,9 +21,9 @@ from thresher.sources.manifest_source import INDEX_NAME, open_manifest
 from thresher.sources.names import is_image_name, is_skipped, natural_key
 from thresher.sources.parquet_file import open_parquet_file
 from thresher.sources.places import join, protocol, strip_query
-from thresher.sources.remote import store_for
-from thresher.sources.remote_errors import Missing
-from thresher.sources.remote_folder import open_remote_folder
+from thresher.sources.remote.errors import Missing
+from thresher.sources.remote.folder import open_remote_folder
+from thresher.sources.remote.store import store_for
 from thresher.sources.request import Request
 from thresher.sources.shard_names import expand_braces
 from thresher.sources.table import TEXT_SUFFIXES

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from thresher.sources.disk_cache import cache_name
 from thresher.sources.folder import Listing, manifest_of_classes, manifest_of_images
 from thresher.sources.manifest import Manifest
 from thresher.sources.manifest_file import SCHEMA
 from thresher.sources.names import is_image_name, is_skipped, natural_key
-from thresher.sources.remote import Found
+from thresher.sources.remote.base import Found
+from thresher.sources.remote.disk_cache import cache_name
 from thresher.sources.request import Request
 
 

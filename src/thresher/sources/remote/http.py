@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, NoReturn
 from thresher.errors import UserError
 from thresher.sources.places import shown
 from thresher.sources.read_error import ReadError
-from thresher.sources.remote import CHANGED, Found, run_async
-from thresher.sources.remote_errors import Passing, status_error
-from thresher.sources.retry import Patience, Persistence
+from thresher.sources.remote.base import CHANGED, Found, run_async
+from thresher.sources.remote.errors import Passing, status_error
+from thresher.sources.remote.retry import Patience, Persistence
 
 _PIECE = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")

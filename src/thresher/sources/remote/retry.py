@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from thresher.sources.places import shown
-from thresher.sources.remote_errors import Missing, NoAccess, Passing, RemoteError, translate
+from thresher.sources.remote.errors import Missing, NoAccess, Passing, RemoteError, translate
 
 T = TypeVar("T")
 

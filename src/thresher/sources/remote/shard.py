@@ -7,12 +7,13 @@ import uuid
 from pathlib import Path
 from typing import BinaryIO
 
-from thresher.sources.disk_cache import DiskCache, cache_name, default_cache
+from thresher.sources.local_shard import LocalShard, Shard
 from thresher.sources.places import strip_query
-from thresher.sources.remote import PATIENCE, Found, Store, store_for
-from thresher.sources.remote_errors import Passing
-from thresher.sources.retry import Persistence
-from thresher.sources.shards import LocalShard, Shard
+from thresher.sources.remote.base import Found, Store
+from thresher.sources.remote.disk_cache import DiskCache, cache_name, default_cache
+from thresher.sources.remote.errors import Passing
+from thresher.sources.remote.retry import Persistence
+from thresher.sources.remote.store import PATIENCE, store_for
 
 BLOCK = 256 << 10
 _MOST_AHEAD = 16  # blocks that sequential reading fetches at once beyond what it asked for

@@ -9,59 +9,19 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Any
 
 from thresher.errors import UserError
 from thresher.sources.places import protocol, shown
 from thresher.sources.read_error import ReadError
-from thresher.sources.remote_errors import Passing, missing_package
-from thresher.sources.retry import Patience, Persistence
+from thresher.sources.remote.base import CHANGED, Found, Store, run_async
+from thresher.sources.remote.errors import Passing, missing_package
+from thresher.sources.remote.http import HttpStore
+from thresher.sources.remote.retry import Patience, Persistence
 
-CHANGED = "shard changed since it was indexed"
 _LIST_SECONDS = 600.0  # a listing is many requests, a thousand names each
 PATIENCE = Patience()
-
-
-class Found(NamedTuple):
-    """A file: its size (None: not told), what changes with its content, whether ranges work."""
-
-    name: str
-    size: int | None
-    version: str
-    ranged: bool = True
-
-
-class Store(Protocol):
-    """What can be done with the URLs of one protocol. Thread-safe."""
-
-    def stat(self, url: str) -> Found:
-        """Look a file up."""
-        ...
-
-    def read(self, url: str, start: int, end: int, found: Found) -> bytes:
-        """The bytes from ``start`` to ``end``, all of them."""
-        ...
-
-    def read_whole(self, url: str) -> bytes:
-        """A small file in one request."""
-        ...
-
-    def stream(self, url: str) -> Iterator[bytes]:
-        """A file from its beginning to its end, for servers without ranges."""
-        ...
-
-    def list_folder(self, url: str) -> tuple[list[str], list[str]]:
-        """Names of the folders and of the files directly in a folder."""
-        ...
-
-    def find(self, url: str) -> list[Found]:
-        """All files below a folder, named relative to it."""
-        ...
-
-    def glob(self, pattern: str) -> list[str]:
-        """URLs that match."""
-        ...
 
 
 _stores: dict[tuple[int, str], Store] = {}
@@ -87,8 +47,6 @@ def _make_store(url: str, kind: str) -> Store:
         import fsspec
 
         if kind in ("http", "https"):
-            from thresher.sources.remote_http import HttpStore
-
             return HttpStore(fsspec.filesystem(kind, skip_instance_cache=True), PATIENCE)
         options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
         if kind in ("s3", "s3a"):
@@ -189,15 +147,6 @@ class FsspecStore:
             seconds=seconds or self._persistence.patience.read_seconds,
             **options,
         )
-
-
-def run_async(
-    file_system: Any, call: Callable[..., Any], *given: Any, seconds: float | None, **options: Any
-) -> Any:
-    """Run a coroutine of a file system on its own thread's loop and wait so long for it."""
-    from fsspec.asyn import sync
-
-    return sync(file_system.loop, call, *given, timeout=seconds, **options)
 
 
 def _version(info: dict[str, Any]) -> str:
