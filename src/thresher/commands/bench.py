@@ -16,6 +16,9 @@ from thresher.plan.link import save_link
 from thresher.plan.profile import Profile
 from thresher.plan.words import size
 
+_UNSTEADY = 0.05
+"""Variation of a step's time from which we advise to measure again; chosen, not derived."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions:
@@ -70,6 +73,11 @@ def profile(words: Sequence[str]) -> int:
     found = _measure(options)
     found.save(Path(options.out))
     _show(found)
+    if found.variation > _UNSTEADY:
+        print(
+            f"Step times vary by {found.variation:.0%}: something else was running. Measure again"
+            " on a quiet machine before you trust this profile."
+        )
     print(f"profile {options.out}; next: thresher plan --profile {options.out}")
     return 0
 
