@@ -11,11 +11,10 @@ there. The swCaffe part needs no machine but this one and takes a second.
 
     {"processes": int, "placement": "together" | "apart", "mode": "weak" | "strong", "link": name,
      "images_per_second": float, "batch_per_process": int, "exposed_seconds": float,
-     "bytes_per_step": float}
+     "bytes_per_step": float, "method": name}
 
---profile is what ``thresher bench profile`` measured on one process of the same machine, --cores
-the cores that all processes shared. With several profiles, of processes with more and with fewer
-cores, each record takes the one nearest to its processes' share. A record's link is a preset of
+--profile is what ``thresher bench profile`` measured on one process of the same machine, one file
+for each method; --cores are those that all processes shared. A record's link is a preset of
 ``thresher plan`` or the name in one of the --link files, as ``thresher bench link`` writes them.
 """
 
@@ -24,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,15 +120,19 @@ def swapped() -> list[Published]:
 def check_measured(
     records: list[dict[str, Any]], profiles: list[Profile], links: dict[str, Link], cores: int
 ) -> list[dict[str, Any]]:
-    """Every record with its prediction: the machine is one node whose cores all processes share."""
+    """Every record with its prediction: the machine is one node whose cores all processes share.
+
+    A process that holds one of two networks serves its own images and its twin's; the planner
+    counts them once.
+    """
     rows = []
     for record in records:
         processes = int(record["processes"])
-        share = max(1, cores // processes)
-        profile = min(profiles, key=partial(_distance, share))
+        profile = _profile_for(record, profiles)
         job = Job(
             images=IMAGES,
-            batch_per_process=int(record["batch_per_process"]),
+            batch_per_process=int(record["batch_per_process"])
+            // (2 if record["placement"] == "apart" else 1),
             processes_per_node=processes,
             placement=record["placement"],
             cores_per_node=cores,
@@ -149,8 +151,12 @@ def check_measured(
     return rows
 
 
-def _distance(share: int, profile: Profile) -> int:
-    return abs(profile.cores - share)
+def _profile_for(record: dict[str, Any], profiles: list[Profile]) -> Profile:
+    method = record.get("method", profiles[0].method)
+    fitting = [profile for profile in profiles if profile.method == method]
+    if not fitting:
+        raise SystemExit(f"No --profile is of the method '{method}', which {record} used.")
+    return fitting[0]
 
 
 def published_panel() -> Panel:
@@ -161,24 +167,31 @@ def published_panel() -> Panel:
     for case in CASES:
         point = [(NODES, case.speedup / NODES)]
         series.append(Series(f"{case.profile.network}, published", point, dots=True))
-    return Panel("swCaffe on Sunway TaihuLight", "nodes", series)
+    return Panel("swCaffe on Sunway TaihuLight", "nodes; efficiency against one", series)
 
 
 def measured_panel(rows: list[dict[str, Any]]) -> Panel:
-    """Images per second over those of the one process, per process."""
+    """Images per second and process, measured and predicted, over the first measured."""
     series = []
-    kinds = sorted({(row["link"], row["placement"], row["mode"]) for row in rows})
+    kinds = sorted({_kind(row) for row in rows})
     for kind in kinds:
         mine = sorted(
-            (row for row in rows if (row["link"], row["placement"], row["mode"]) == kind),
+            (row for row in rows if _kind(row) == kind),
             key=lambda row: int(row["processes"]),
         )
         for key, word in (("predicted_images_per_second", "predicted"),
                           ("images_per_second", "measured")):  # fmt: skip
-            first = mine[0][key] / mine[0]["processes"]
+            first = mine[0]["images_per_second"] / mine[0]["processes"]
             points = [(row["processes"], row[key] / row["processes"] / first) for row in mine]
             series.append(Series(f"{', '.join(kind)}, {word}", points, dots=word == "measured"))
-    return Panel("Our own processes", "processes", series)
+    return Panel(
+        "Our own processes", "processes; images/s of each, over the first measured", series
+    )
+
+
+def _kind(row: dict[str, Any]) -> tuple[str, ...]:
+    names = ("link", "method", "placement", "mode")
+    return tuple(row[name] for name in names if name in row)
 
 
 def show(rows: list[dict[str, Any]], title: str) -> None:
@@ -223,11 +236,12 @@ def main() -> None:
         profiles = [Profile.load(path) for path in args.profile]
         measured = check_measured(records, profiles, links, args.cores)
         panels.append(measured_panel(measured))
-        print(f"\n{'processes':>9} {'link':14}{'placement':10}{'mode':8}{'measured':>10}"
-              f"{'predicted':>11}{'error':>8}")  # fmt: skip
+        print(f"\n{'processes':>9} {'link':16}{'method':7}{'placement':10}{'mode':8}"
+              f"{'measured':>10}{'predicted':>11}{'error':>8}")  # fmt: skip
         for row in measured:
             print(
-                f"{row['processes']:9} {row['link']:14}{row['placement']:10}{row['mode']:8}"
+                f"{row['processes']:9} {row['link']:16}{row.get('method', ''):7}"
+                f"{row['placement']:10}{row['mode']:8}"
                 f"{row['images_per_second']:10.1f}{row['predicted_images_per_second']:11.1f}"
                 f"{row['error']:+8.1%}"
             )

@@ -15,7 +15,7 @@ COLOURS = ("#2f7fc1", "#d1711f", "#3f9b57", "#a45bb5", "#b8902a", "#c14f5b")
 
 @dataclass(frozen=True)
 class Series:
-    """Points (processes, share of perfect); dots stand for measurements."""
+    """Points (processes, share of a reference); dots stand for measurements."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -24,7 +24,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart."""
+    """One chart; the label under it says what is drawn over what."""
 
     title: str
     x_label: str
@@ -67,8 +67,7 @@ def _panel(panel: Panel) -> str:
         out.append(f'<text x="{x:.1f}" y="{y + 16:.1f}" text-anchor="middle">{2**power:,}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     out.append(
-        f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(panel.x_label)};'
-        " efficiency against one</text>"
+        f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(panel.x_label)}</text>'
     )
     names = [series.name.rsplit(",", 1)[0] for series in panel.series]
     for row, series in enumerate(panel.series):

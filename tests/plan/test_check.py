@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from thresher.plan.profile import Profile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,10 +41,12 @@ def test_own_runs_are_compared_and_drawn(profile: Profile, tmp_path: Path) -> No
         {
             "processes": processes, "placement": "together", "mode": "weak", "link": "wire",
             "images_per_second": 25.0 * processes, "batch_per_process": 10,
-            "exposed_seconds": 0.0, "bytes_per_step": 4e8,
+            "exposed_seconds": 0.0, "bytes_per_step": 4e8, "method": "mct",
         }
         for processes in (1, 2)
     ]  # fmt: skip
+    # With one network on each, both processes serve all twenty images.
+    records.append({**records[1], "placement": "apart", "batch_per_process": 20})
     (tmp_path / "scaling.json").write_text(json.dumps(records))
     found = check(
         "--measured", tmp_path / "scaling.json", "--profile", tmp_path / "profile.json",
@@ -53,8 +57,12 @@ def test_own_runs_are_compared_and_drawn(profile: Profile, tmp_path: Path) -> No
     # A step of 0.37 s for 10 images.
     assert rows[0]["predicted_images_per_second"] == 27.03
     assert rows[0]["error"] == 0.0811
+    # Both share out 20 images per step; apart saves half of the update's 0.05 s, and its twice as
+    # many images take 0.01 s more of augmentation.
+    together, apart = (20 / row["predicted_images_per_second"] for row in rows[1:])
+    assert together - apart == pytest.approx(0.025 - 0.01, abs=1e-3)
     kept = json.loads((tmp_path / "out" / "scaling.json").read_text())
     assert kept["worst_measured_error"] >= 0.0811
     svg = (tmp_path / "out" / "scaling.svg").read_text()
     ElementTree.fromstring(svg)
-    assert "wire, together, weak, measured" in svg
+    assert "wire, mct, together, weak, measured" in svg
