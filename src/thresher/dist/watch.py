@@ -79,6 +79,7 @@ class Watch:
                 self._beat()
                 if now - since > self._timeout:
                     self._look(pause)
+                    return
             except (RuntimeError, dist.DistError):
                 if self._stop.is_set():
                     return
@@ -92,9 +93,10 @@ class Watch:
     def _look(self, pause: float) -> None:
         """Find out who holds up the rest, and end this process."""
         before = self._all_beats()
-        if self._stop.wait(2 * pause + 1):
-            return
-        self._beat()
+        for _ in range(3):
+            if self._stop.wait(pause):
+                return
+            self._beat()  # others look as well
         after = self._all_beats()
         silent = [rank for rank in after if rank != self._rank and after[rank] == before[rank]]
         least = min(count for _, count in after.values())
@@ -104,7 +106,7 @@ class Watch:
         names = ", ".join(str(rank) for rank in lost[:8])
         what = "says nothing any more" if silent else "makes no progress"
         sentence = (
-            f"rank {names} of {self._world_size} {what}: no step for {self._timeout:.0f} s, while"
+            f"rank {names} of {self._world_size} {what}: no step for {self._timeout:g} s, while"
             " the others wait"
         )
         self._end(sentence if not lively or self._rank == min(lively) else None)

@@ -1,0 +1,241 @@
+"""What one rank does for ``scaling.py``: Thresher's training steps beside plain PyTorch's.
+
+Started by torchrun, once per process. Both sides train the same network by cross-entropy (or, with
+--method mct, both networks of Thresher's own method) on the same made batches, in blocks taken in
+turn, with and without the exchange between processes. Rank 0 writes what it measured as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from thresher.config import TrainConfig
+from thresher.dist.runtime import Runtime
+from thresher.ledger.ledger import Ledger
+from thresher.loader.augment import NUM_DRAWS
+from thresher.loader.draws import uniforms
+from thresher.methods import all_methods
+from thresher.methods.base import Task
+from thresher.models.factory import create_model
+from thresher.train.build import build_augmentation
+from thresher.train.flags import Flags
+from thresher.train.interrupt import StopRequest
+from thresher.train.learner import Learner
+from thresher.train.meter import Meter
+from thresher.train.resolve import Facts, resolve
+from thresher.train.team import Team
+from thresher.train.together import Together
+from thresher.types import Batch, Progress, View
+
+CLASSES = 10
+SIDE = 32
+POOL = 16
+"""Batches that are made beforehand; loading is measured elsewhere."""
+
+
+@dataclass
+class Made:
+    """Canvases and labels in memory, the same for both sides."""
+
+    canvases: list[Tensor]
+    labels: list[Tensor]
+
+    @classmethod
+    def of(cls, batch: int, seed: int) -> Made:
+        maker = torch.Generator().manual_seed(seed)
+        shape = (batch, 3, SIDE, SIDE)
+        return cls(
+            [torch.randint(0, 256, shape, generator=maker, dtype=torch.uint8) for _ in range(POOL)],
+            [torch.randint(0, CLASSES, (batch,), generator=maker) for _ in range(POOL)],
+        )
+
+
+def ours(
+    runtime: Runtime, made: Made, method_name: str, batch: int
+) -> tuple[Callable[[int, bool], None], Callable[[], None]]:
+    """(step(number, exchange), close) of Thresher: method, ledger, meter, flags, averages."""
+    method_class = all_methods()[method_name]
+    total = batch * runtime.group.size
+    config = resolve(
+        TrainConfig(
+            data="made", method=method_name, model="small_cnn", image_size=SIDE, batch_size=total,
+            epochs=30, placement="together" if runtime.twin is None else "apart",
+        ),
+        Facts(POOL * total, SIDE, "cpu", runtime.cores),
+    )  # fmt: skip
+    task = Task(CLASSES, POOL * total, 30, has_clean=False)
+    method = method_class(method_class.Options(), task)
+    rows = np.arange(POOL * batch)
+    ledger = Ledger(rows, torch.cat(made.labels).numpy(), method.columns)
+    augmentation = build_augmentation("small_cnn", "small", True, SIDE)
+    together = Together(method.networks, runtime)
+    learners = {
+        index: Learner(create_model("small_cnn", CLASSES), config, runtime)
+        for index in runtime.held(method.networks)
+    }
+    team = Team(learners, method.networks, config, runtime, together)
+    meter = Meter(method.networks, runtime.device)
+    flags = Flags(runtime, StopRequest())
+
+    def step(number: int, exchange: bool) -> None:
+        place = number % POOL
+        positions = torch.arange(place * batch, (place + 1) * batch)
+        ids = positions.numpy()
+        views = tuple(
+            augmentation(made.canvases[place], view, draws(number, ids, 16 + i))
+            for i, view in enumerate(method.views)
+        )
+        valid = torch.ones(batch, dtype=torch.bool)
+        progress = Progress(number % 30, 30, number, 10**6, 0, 1, number % 30, 30)
+        whole = Batch(positions, views, made.labels[place], valid)
+        with contextlib.nullcontext() if exchange else alone(runtime, team):
+            result = method.step(team.networks, whole, ledger.rows(positions), progress)
+            meter.add(result, valid)
+            pending = flags.start(0, save=False, broken=not meter.is_finite()) if exchange else None
+            team.backward(result, last=exchange)
+        ledger.update(positions, valid, result.records)
+        if exchange:
+            flags.read(pending)
+            team.step(0.01)
+            runtime.tick()
+        else:
+            team._weights = None  # of a batch whose last part never comes
+            for learner in learners.values():
+                learner.step(0.01)
+
+    together.__enter__()
+    return step, lambda: together.__exit__(None, None, None)
+
+
+def draws(number: int, ids: np.ndarray, stream: int) -> Tensor:
+    return torch.from_numpy(uniforms(0, number, ids, stream, NUM_DRAWS))
+
+
+@contextlib.contextmanager
+def alone(runtime: Runtime, team: Team) -> Iterator[None]:
+    """As if there were no other rank: no gradients, and one's own predictions for the twin's."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(team.part(last=False))
+        if runtime.twin is not None:
+            mirror = mock.patch.object(runtime.twin, "both", lambda own: [own, own.detach()])
+            stack.enter_context(mirror)
+        yield
+
+
+def plain(runtime: Runtime, made: Made) -> Callable[[int, bool], None]:
+    """DistributedDataParallel as its tutorial has it, on the same views, in the same precision."""
+    network = create_model("small_cnn", CLASSES).to(memory_format=torch.channels_last)
+    wrapped = DistributedDataParallel(network) if runtime.world_size > 1 else network
+    optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    augmentation = build_augmentation("small_cnn", "small", True, SIDE)
+
+    def step(number: int, exchange: bool) -> None:
+        place = number % POOL
+        ids = np.arange(len(made.labels[place]))
+        images = augmentation(made.canvases[place], View.WEAK, draws(number, ids, 16))
+        quiet = isinstance(wrapped, DistributedDataParallel) and not exchange
+        with wrapped.no_sync() if quiet else contextlib.nullcontext():
+            with runtime.autocast():
+                logits = wrapped(images)
+            loss = F.cross_entropy(logits.float(), made.labels[place])
+            optimizer.zero_grad()
+            loss.backward()
+        optimizer.step()
+        loss.item()  # every tutorial logs it
+
+    return step
+
+
+def blocks(
+    sides: dict[str, Callable[[], None]], rounds: int, sent: Callable[[], int]
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Seconds and bytes sent of each side's block, taken in turn, in changing order."""
+    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in sides}
+    for turn in range(rounds):
+        names = list(sides)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            dist.barrier() if dist.is_initialized() else None
+            before, started = sent(), time.perf_counter()
+            sides[name]()
+            found[name][0].append(time.perf_counter() - started)
+            found[name][1].append(sent() - before)
+    return found
+
+
+def counter(interface: str) -> Callable[[], int]:
+    path = Path(f"/sys/class/net/{interface}/statistics/tx_bytes")
+    return lambda: int(path.read_text())
+
+
+def numbers() -> Iterator[int]:
+    number = 0
+    while True:
+        yield number
+        number += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, required=True, help="per process")
+    parser.add_argument("--method", default="ce")
+    parser.add_argument("--placement", default="together")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=6, help="of one block")
+    parser.add_argument("--interface", default="lo")
+    parser.add_argument("--compress", default="none")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    runtime = Runtime("cpu", "bf16", placement=given.placement)
+    torch.set_num_threads(1)
+    made = Made.of(given.batch, seed=runtime.group.rank)
+    our_step, close = ours(runtime, made, given.method, given.batch)
+    count = numbers()
+
+    def block(step: Callable[[int, bool], None], exchange: bool) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(given.steps):
+                step(next(count), exchange)
+
+        return run
+
+    sides = {"ours": block(our_step, True)}
+    if given.method == "ce":
+        sides["plain"] = block(plain(runtime, made), True)
+    if runtime.world_size > 1:
+        sides["ours, no exchange"] = block(our_step, False)
+    for side in sides.values():
+        side()
+    found = blocks(sides, given.rounds, counter(given.interface))
+    if runtime.is_first:
+        result = {
+            name: {
+                "seconds_per_step": statistics.median(seconds) / given.steps,
+                "spread": [min(seconds) / given.steps, max(seconds) / given.steps],
+                "all": [value / given.steps for value in seconds],
+                "bytes_per_step": statistics.median(sent) / given.steps,
+            }
+            for name, (seconds, sent) in found.items()
+        }
+        given.out.write_text(json.dumps(result))
+    close()
+    runtime.close()
+
+
+if __name__ == "__main__":
+    main()

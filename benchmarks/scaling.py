@@ -1,0 +1,197 @@
+"""How training scales over processes, and what travels between them.
+
+    python benchmarks/scaling.py [--rounds 7] [--out scaling.json]
+
+On this machine: 1, 2 and 4 processes of one core each, weak (the same batch for each process) and
+strong (the same batch over all), by cross-entropy, beside plain DistributedDataParallel training
+the same network on the same batches, block by block in turn. Between hosts (network namespaces
+on a link of 1 Gbit/s and 1 ms round trip; needs root): 2 and 4 processes with both networks of
+Thresher's own method on each, and with one of the two on each (--placement apart).
+
+"exposed" is what an exchange adds to a step: the time of a step less that of one without exchange.
+Prints a table and a last line of JSON; --out writes every record, as plan_check.py takes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster import hosts, launch
+from rich.console import Console
+from rich.table import Table
+
+BATCH = 128
+"""Per process where the batch is the same for each; over all processes where it is shared out."""
+RANK = Path(__file__).parent / "cluster" / "rank.py"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of processes.
+
+    Attributes:
+        mode: weak or strong.
+        link: what joins them.
+        batch: per process.
+    """
+
+    processes: int
+    mode: str
+    link: str
+    method: str
+    placement: str
+    batch: int
+
+
+def measure(case: Case, rounds: int, net: hosts.Network | None) -> dict[str, Any]:
+    """What rank 0 found."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "rank.json"
+        words = [
+            str(RANK), "--batch", str(case.batch), "--method", case.method, "--placement",
+            case.placement, "--rounds", str(rounds), "--out", str(out),
+            "--interface", "lo" if net is None else "eth0",
+        ]  # fmt: skip
+        if net is None:
+            torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+            command = [sys.executable, *torchrun, str(case.processes), *words]
+            done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+            failed = done.stderr if done.returncode else ""
+        else:
+            ends = launch.torchrun(net, words, env=ENVIRONMENT)
+            failed = "".join(end.stderr for end in ends if end.code)
+        if failed:
+            raise SystemExit(f"{case} failed:\n{failed[-3000:]}")
+        found: dict[str, Any] = json.loads(out.read_text())
+        return found
+
+
+def record(case: Case, found: dict[str, Any]) -> dict[str, Any]:
+    """A case's figures; images are counted once, however many networks see them."""
+    ours = found["ours"]
+    holders = case.processes // (2 if case.placement == "apart" else 1)
+    quiet = found.get("ours, no exchange", ours)
+    figures = {
+        "processes": case.processes,
+        "placement": case.placement,
+        "method": case.method,
+        "mode": case.mode,
+        "link": case.link,
+        "batch_per_process": case.batch,
+        "images_per_second": case.batch * holders / ours["seconds_per_step"],
+        "seconds_per_step": ours["seconds_per_step"],
+        "spread": ours["spread"],
+        "exposed_seconds": max(0.0, ours["seconds_per_step"] - quiet["seconds_per_step"]),
+        # The loopback interface carries what all processes of this machine send.
+        "bytes_per_step": ours["bytes_per_step"] / (case.processes if case.link == "lo" else 1),
+        "n": len(ours["all"]),
+    }
+    if "plain" in found:
+        figures["plain_images_per_second"] = (
+            case.batch * holders / found["plain"]["seconds_per_step"]
+        )
+        figures["plain_bytes_per_step"] = found["plain"]["bytes_per_step"] / (
+            case.processes if case.link == "lo" else 1
+        )
+        pairs = zip(ours["all"], found["plain"]["all"], strict=True)
+        ratios = sorted(a / b for a, b in pairs)
+        figures["time_over_plain"] = ratios[len(ratios) // 2]
+        figures["time_over_plain_spread"] = [ratios[0], ratios[-1]]
+    return figures
+
+
+def cases_here() -> list[Case]:
+    weak = [Case(n, "weak", "lo", "ce", "together", BATCH) for n in (1, 2, 4)]
+    strong = [Case(n, "strong", "lo", "ce", "together", BATCH // n) for n in (2, 4)]
+    return weak + strong
+
+
+def cases_between_hosts() -> list[Case]:
+    name = "1 Gbit/s, 1 ms"
+    apart = [
+        # Both see a batch of the same size: half the processes hold one network each.
+        Case(n, "weak", name, "mct", placement, BATCH * (2 if placement == "apart" else 1))
+        for n in (2, 4)
+        for placement in ("together", "apart")
+    ]
+    return [Case(2, "weak", name, "ce", "together", BATCH), *apart]
+
+
+def show(records: list[dict[str, Any]], console: Console) -> None:
+    table = Table(title=f"{os.cpu_count()} cores, a thread per process; medians of n blocks")
+    for name in ("link", "method", "placement", "mode", "processes", "batch each", "images/s",
+                 "plain DDP", "time / plain", "exposed", "KB sent a step", "n"):  # fmt: skip
+        table.add_column(name, justify="left" if name in ("link", "method") else "right")
+    for r in records:
+        low, high = r.get("time_over_plain_spread", (0, 0))
+        table.add_row(
+            r["link"], r["method"], r["placement"], r["mode"], str(r["processes"]),
+            str(r["batch_per_process"]), f"{r['images_per_second']:,.0f}",
+            f"{r['plain_images_per_second']:,.0f}" if "plain_images_per_second" in r else "",
+            f"{r['time_over_plain']:.3f} ({low:.2f}-{high:.2f})" if "time_over_plain" in r else "",
+            f"{r['exposed_seconds'] / r['seconds_per_step']:.0%}",
+            f"{r['bytes_per_step'] / 1e3:,.0f}", str(r["n"]),
+        )  # fmt: skip
+    console.print(table)
+
+
+def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
+    def one(processes: int, link: str = "lo", mode: str = "weak", **more: str) -> dict[str, Any]:
+        wanted = {"processes": processes, "link": link, "mode": mode, **more}
+        return next((r for r in records if wanted.items() <= r.items()), {})
+
+    alone, two, four = one(1), one(2), one(4)
+    out: dict[str, Any] = {
+        "efficiency_2": two["images_per_second"] / 2 / alone["images_per_second"],
+        "overhead_vs_ddp": two["time_over_plain"] - 1,
+        "overhead_vs_ddp_spread": [value - 1 for value in two["time_over_plain_spread"]],
+        "images_per_second_1_2_4": [r["images_per_second"] for r in (alone, two, four)],
+    }
+    between = one(2, "1 Gbit/s, 1 ms", method="ce")
+    if between:
+        out["exposed_share_1gbit"] = between["exposed_seconds"] / between["seconds_per_step"]
+        both = [
+            one(n, "1 Gbit/s, 1 ms", method="mct", placement=p)
+            for n in (2, 4)
+            for p in ("together", "apart")
+        ]
+        out["bytes_per_step_together_apart"] = [round(r["bytes_per_step"]) for r in both]
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="blocks of each side")
+    parser.add_argument("--out", type=Path, help="write every record here")
+    given = parser.parse_args()
+    console = Console(width=150)
+    records = [record(case, measure(case, given.rounds, None)) for case in cases_here()]
+    reason = hosts.why_not()
+    if reason is None:
+        for case in cases_between_hosts():
+            with hosts.network(case.processes) as net:
+                records.append(record(case, measure(case, given.rounds, net)))
+    show(records, console)
+    if reason is not None:
+        console.print(f"Nothing was measured between hosts: this {reason}.")
+    if given.out is not None:
+        given.out.write_text(json.dumps(records, indent=1) + "\n")
+    rounded = json.loads(
+        json.dumps(summary(records)), parse_float=lambda text: round(float(text), 4)
+    )
+    print(json.dumps(rounded))
+
+
+if __name__ == "__main__":
+    main()

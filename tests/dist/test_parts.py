@@ -1,0 +1,156 @@
+"""What ranks must agree on, who stalls, and how cores are shared: each by itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from thresher import ranks
+from thresher.dist.agree import first_difference, join_errors
+from thresher.dist.cores import share_of_cores
+from thresher.dist.environment import local_size
+from thresher.dist.errors import PeersLostError, name_lost_peers
+from thresher.dist.gradients import flatten, running_statistics, unflatten_into
+from thresher.dist.group import Group
+from thresher.dist.store import HashStore
+from thresher.dist.watch import Watch
+
+
+def test_the_first_difference_is_named_with_its_rank() -> None:
+    same = {"--lr": 0.1, "the list of classes": "cat, dog"}
+    assert first_difference([same, dict(same)]) is None
+    other = {**same, "--lr": 0.2}
+    assert first_difference([same, dict(same), other]) == "--lr is 0.2 on rank 2, but 0.1 on rank 0"
+    missing = {"--lr": 0.1}
+    assert first_difference([same, missing]) == (
+        "the list of classes is None on rank 1, but 'cat, dog' on rank 0"
+    )
+
+
+def test_one_sentence_for_all_ranks_troubles() -> None:
+    assert join_errors([None, None]) is None
+    assert join_errors(["no data", "no data"]) == "no data"
+    assert join_errors([None, "no data", None]) == "rank 1: no data"
+    assert join_errors([None, "no data", "no disk"]) == "rank 1 (and 1 more): no data"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"LOCAL_WORLD_SIZE": "4"}, 4),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, 2),
+        ({"SLURM_STEP_TASKS_PER_NODE": "3(x2),2", "SLURM_NODEID": "1"}, 3),
+        ({"SLURM_STEP_TASKS_PER_NODE": "3(x2),2", "SLURM_NODEID": "2"}, 2),
+        ({}, 8),
+    ],
+)
+def test_processes_on_this_machine(environment: dict[str, str], expected: int) -> None:
+    assert local_size(environment, 8) == expected
+
+
+def test_one_process_of_each_machine_speaks_before_the_launch() -> None:
+    assert ranks.rank({"SLURM_PROCID": "3"}) == 3
+    assert ranks.rank({}) == 0
+    assert ranks.speaks_before_launch({"RANK": "4", "LOCAL_RANK": "0"})
+    assert not ranks.speaks_before_launch({"RANK": "1", "LOCAL_RANK": "1"})
+
+
+def test_cores_are_divided_only_among_those_who_share_them() -> None:
+    whole = ("a", (0, 1, 2, 3))
+    assert share_of_cores(whole, [whole]) == 4
+    assert share_of_cores(whole, [whole, whole]) == 2
+    assert share_of_cores(whole, [whole] * 9) == 1
+    bound = [("a", (0, 1)), ("a", (2, 3)), ("b", (0, 1))]
+    assert share_of_cores(bound[0], bound) == 2
+
+
+def test_broken_connections_are_lost_peers_and_other_errors_stay() -> None:
+    with pytest.raises(PeersLostError, match="Connection closed by peer"), name_lost_peers(2):
+        raise RuntimeError("[/a/gloo/pair.cc:534] Connection closed by peer [127.0.0.1]:1234")
+    with pytest.raises(RuntimeError, match="shape"), name_lost_peers(2):
+        raise RuntimeError("shape '[2]' is invalid")
+    with pytest.raises(RuntimeError, match="gloo"), name_lost_peers(1):
+        raise RuntimeError("gloo")
+
+
+def test_statistics_travel_as_one_vector_and_come_back() -> None:
+    nets = [nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)) for _ in range(2)]
+    nets[0][1].running_mean.fill_(3.0)
+    buffers = running_statistics(nets)
+    assert len(buffers) == 4  # mean and variance, not the whole number of batches
+    vector = flatten(buffers)
+    assert vector.tolist() == [3, 3, 1, 1, 0, 0, 1, 1]
+    unflatten_into(vector * 2, buffers)
+    assert nets[0][1].running_mean.tolist() == [6, 6]
+    assert nets[1][1].running_var.tolist() == [2, 2]
+
+
+def test_one_rank_sums_up_alone() -> None:
+    values = torch.tensor([1.0, 2.0])
+    assert Group(0, 1).sum(values) is values
+    assert Group(0, 1).start_sum(values).wait() is values
+
+
+class Ranks:
+    """Several watches in one process, on one store."""
+
+    def __init__(self, size: int, timeout: float) -> None:
+        store = HashStore()
+        self.said: dict[int, str | None] = {}
+        self.ended = threading.Event()
+        self.watches = [
+            Watch(lambda: store, rank, size, timeout, end=self._end(rank)) for rank in range(size)
+        ]
+
+    def _end(self, rank: int):  # type: ignore[no-untyped-def]
+        def end(sentence: str | None) -> None:
+            self.said[rank] = sentence
+            self.ended.set()
+
+        return end
+
+    def close(self) -> None:
+        for watch in self.watches:
+            watch.close()
+
+
+def test_a_rank_that_makes_no_progress_is_named() -> None:
+    ranks_ = Ranks(3, timeout=0.5)
+    try:
+        for watch in (ranks_.watches[0], ranks_.watches[2]):
+            watch.tick()  # these two have done a step and wait for the third
+        assert ranks_.ended.wait(20)
+        time.sleep(3)
+    finally:
+        ranks_.close()
+    assert ranks_.said[0] == (
+        "rank 1 of 3 makes no progress: no step for 0.5 s, while the others wait"
+    )
+    assert ranks_.said[2] is None  # one voice is enough
+
+
+def test_a_rank_that_is_stopped_is_named() -> None:
+    ranks_ = Ranks(2, timeout=0.5)
+    try:
+        ranks_.watches[0].close()  # it says nothing any more, as under SIGSTOP
+        assert ranks_.ended.wait(20)
+    finally:
+        ranks_.watches[1].close()
+    assert ranks_.said[1] is not None
+    assert ranks_.said[1].startswith("rank 0 of 2 says nothing any more")
+
+
+def test_ranks_that_go_on_are_left_alone() -> None:
+    ranks_ = Ranks(2, timeout=0.6)
+    try:
+        for _ in range(20):
+            time.sleep(0.1)
+            for watch in ranks_.watches:
+                watch.tick()
+    finally:
+        ranks_.close()
+    assert ranks_.said == {}
