@@ -3,9 +3,10 @@
     python benchmarks/ledger.py [--samples 10000000] [--classes 1000] [--ranks 1 4 64 1024]
 
 Labels are drawn at random, and beliefs of the full width are filled in where a run would have
-recorded them. Each line is one rank of so many, in a process of its own on this machine, with all
-its cores; what ranks say to each other (one C x C matrix per EM step) is not in it. "more" is the
-highest memory beyond the ledger while the step ran. The last line is JSON.
+recorded them. Each line is one rank of so many, in a process of its own with one thread. Seconds
+are the processor's, so that other work on the machine counts little; waiting for the disk is not in
+them, nor is what ranks say to each other (one C x C matrix per EM step). "more" is the highest
+memory beyond the ledger while the step ran. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ def resident(field: str) -> int:
 
 
 def measured(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What ``work`` returns, its seconds, and its highest memory over that before, in MiB."""
+    """What ``work`` returns, its processor seconds, and its memory over that before, in MiB."""
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
-    before, started = resident("VmRSS"), time.perf_counter()
+    before, started = resident("VmRSS"), time.process_time()
     result = work()
-    return result, time.perf_counter() - started, (resident("VmHWM") - before) / MEGA
+    return result, time.process_time() - started, (resident("VmHWM") - before) / MEGA
 
 
 def make_order(samples: int, ranks: int, rank: int) -> Order:
@@ -198,6 +199,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
+        torch.set_num_threads(1)
         name, ranks = args.one
         measure = (
             measure_table(args.samples, args.classes)
@@ -214,7 +216,7 @@ def main() -> None:
         found: dict[str, Any] = json.loads(output.splitlines()[-1])
         return found
 
-    print(f"{args.samples:,} samples, {args.classes:,} classes, {torch.get_num_threads()} threads")
+    print(f"{args.samples:,} samples, {args.classes:,} classes")
     print("| method | ranks | " + " | ".join(name.replace("_", " ") for name in SHOWN) + " |")
     results = []
     for name in args.methods:
