@@ -18,6 +18,7 @@ ImageFolder + PIL + DataLoader on the original files) of the same round.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -54,9 +55,14 @@ class Rate:
 
 
 def _cpu() -> float:
-    """CPU seconds of this process and of its children that have ended."""
-    times = psutil.Process().cpu_times()
-    return float(times.user + times.system + times.children_user + times.children_system)
+    """CPU seconds of this process and of its children, ended ones and living ones."""
+    own = psutil.Process().cpu_times()
+    total = own.user + own.system + own.children_user + own.children_system
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = child.cpu_times()
+            total += times.user + times.system
+    return float(total)
 
 
 def feeds(tree: Path, packed: Path, files: list[str]) -> dict[str, Feed]:
@@ -68,6 +74,7 @@ def feeds(tree: Path, packed: Path, files: list[str]) -> dict[str, Feed]:
         "DALI on the CPU, files": others.dali_loader(files),
         "decoding only, files": partial(ours.decode_only, files),
         "Thresher, files": ours.Thresher(tree, "none"),
+        "Thresher, files, in processes": ours.Thresher(tree, "none", "processes"),
         "Thresher, packed": ours.Thresher(packed, "none"),
         "Thresher, kept in memory": ours.Thresher(tree, "host"),
     }

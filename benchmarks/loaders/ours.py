@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thresher.config import Cache
+from thresher.config import Cache, Decoder
 from thresher.loader.decode import decode
 from thresher.loader.order import Order
 from thresher.loader.pipeline import Loader
@@ -22,7 +22,7 @@ _WORKERS = 2
 class Thresher:
     """Epoch after epoch, as a run does; kept images are decoded before the first one counts."""
 
-    def __init__(self, data: Path, cache: Cache) -> None:
+    def __init__(self, data: Path, cache: Cache, decoder: Decoder = "threads") -> None:
         manifest = open_source(str(data))
         self._loader = Loader(
             Reader(manifest).read,
@@ -32,6 +32,7 @@ class Thresher:
             framing="random_crop",
             threads=_WORKERS,
             cache=cache,
+            decoder=decoder,
         )
         self._order = Order(len(manifest), _BATCH, seed=0)
         self._epoch = 0
