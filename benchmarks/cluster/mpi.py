@@ -16,11 +16,12 @@ def why_not() -> str | None:
     return None
 
 
-def mpirun(processes: int) -> tuple[list[str], dict[str, str]]:
-    """The beginning of a command that starts so many processes, and variables for it.
+def variables(processes: int) -> dict[str, str]:
+    """This process's environment with what mpirun needs in it for so many processes.
 
     Open MPI refuses to run as root, as containers do, and to start more processes than cores.
     """
-    more = ["--oversubscribe"] if processes > (os.cpu_count() or 1) else []
     env = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return ["mpirun", "-n", str(processes), *more], {**os.environ, **env}
+    if processes > (os.cpu_count() or 1):
+        env["OMPI_MCA_rmaps_base_oversubscribe"] = "1"
+    return {**os.environ, **env}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -11,9 +13,12 @@ from pathlib import Path
 
 from benchmarks.cluster import hosts, launch, mpi, slurm
 
-THRESHER = Path(sys.executable).with_name("thresher")
-_TORCHRUN = Path(sys.executable).with_name("torchrun")
+BIN = Path(sys.executable).parent
 SECONDS = 120
+# What docs/cluster.md tells users to type; test_launch.py compares.
+TORCHRUN = "torchrun --nproc-per-node 2 -m thresher"
+MPIRUN = "mpirun -n 2 thresher"
+SRUN = "srun -n 2 thresher"
 
 
 @dataclass(frozen=True)
@@ -35,31 +40,35 @@ Start = Callable[..., Done]
 """``start("train", …)`` runs ``thresher train …`` in two processes."""
 
 
-def _run(words: list[str | Path], env: Mapping[str, str] | None = None) -> Done:
-    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=SECONDS)
+def _run(
+    typed: str, words: tuple[str | Path, ...], env: Mapping[str, str] = os.environ, end: str = ""
+) -> Done:
+    command = [*shlex.split(typed), *map(str, words), *shlex.split(end)]
+    # As in a shell in which Thresher's environment is active.
+    env = {**env, "PATH": f"{BIN}{os.pathsep}{env['PATH']}"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=SECONDS)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
 @contextmanager
 def by_devices() -> Iterator[Start]:
-    yield lambda *words: _run([THRESHER, *words, "--devices", "2"])
+    yield lambda *words: _run("thresher", words, end="--devices 2")
 
 
 @contextmanager
 def by_torchrun() -> Iterator[Start]:
-    yield lambda *words: _run([_TORCHRUN, "--nproc-per-node", "2", "-m", "thresher", *words])
+    yield lambda *words: _run(TORCHRUN, words)
 
 
 @contextmanager
 def by_mpirun() -> Iterator[Start]:
-    command, env = mpi.mpirun(2)
-    yield lambda *words: _run([*command, THRESHER, *words], env)
+    yield lambda *words: _run(MPIRUN, words, mpi.variables(processes=2))
 
 
 @contextmanager
 def by_srun() -> Iterator[Start]:
     with slurm.slurm() as cluster:
-        yield lambda *words: _run(["srun", "-n", "2", THRESHER, *words], cluster.env)
+        yield lambda *words: _run(SRUN, words, cluster.env)
 
 
 @contextmanager

@@ -14,10 +14,10 @@ import pytest
 
 from benchmarks.cluster import slurm
 from tests.conftest import ROOT, write_classes
-from tests.dist.launchers import LAUNCHERS, THRESHER, Launcher, Start
+from tests.dist.launchers import BIN, LAUNCHERS, MPIRUN, SRUN, TORCHRUN, Launcher, Start
 
 SCRIPT = ROOT / "examples" / "slurm" / "train.sbatch"
-EPOCHS = 120
+EPOCHS = 80
 TINY = (
     "--model", "small_cnn", "--image-size", "16", "--batch-size", "8", "--precision", "fp32",
     "--threads", "1", "--accelerator", "cpu",
@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(data: Path) -> Path:
     """The run of one process."""
     out = data.parent / "alone"
-    words = [THRESHER, "train", data, "--out", out, "--epochs", "2", *TINY]
+    words = [BIN / "thresher", "train", data, "--out", out, "--epochs", "2", *TINY]
     subprocess.run(list(map(str, words)), check=True, capture_output=True)
     return out
 
@@ -96,6 +96,18 @@ def test_what_only_the_first_process_finds_is_one_sentence_too(
     assert [path.name for path in out.iterdir()] == ["photo.txt"]
 
 
+def test_the_document_says_what_is_tested_here() -> None:
+    lines = (ROOT / "docs" / "cluster.md").read_text().splitlines()
+    train = "train photos/ --out runs/first"
+    assert f"thresher {train} --devices 2" in lines
+    assert {f"{typed} {train}" for typed in (TORCHRUN, MPIRUN, SRUN)} <= set(lines)
+    assert f"sbatch {SCRIPT.relative_to(ROOT)} photos/ runs/first" in lines
+    text = "\n".join(lines)
+    for line in SCRIPT.read_text().splitlines():
+        if line.startswith("#SBATCH") and not line.endswith(("=thresher", ".log")):
+            assert f"`{line.removeprefix('#SBATCH ')}`" in text, line
+
+
 def test_a_preempted_batch_job_saves_itself_and_goes_on(data: Path, tmp_path: Path) -> None:
     """As Slurm preempts: SIGTERM to the tasks. The script asks for another turn and resumes."""
     if (missing := slurm.why_not()) is not None:
@@ -103,17 +115,18 @@ def test_a_preempted_batch_job_saves_itself_and_goes_on(data: Path, tmp_path: Pa
     out, log = tmp_path / "run", tmp_path / "log"
     smaller = ("--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=0")
     with slurm.slurm() as cluster:
-        cluster.env["PATH"] = f"{THRESHER.parent}:{cluster.env['PATH']}"
+        cluster.env["PATH"] = f"{BIN}:{cluster.env['PATH']}"
         words = [SCRIPT, data, out, "--epochs", str(EPOCHS), *TINY]
         job = cluster.run("sbatch", "--parsable", f"--output={log}", *smaller, *words).strip()
         wait_until(lambda: len(epochs_of(out)) >= 3, log)
         cluster.run("scancel", "--signal=TERM", job)
         cluster.wait_for(job, ["PENDING"])
         before = len(epochs_of(out))
-        cluster.start_now(job)
+        cluster.start_soon(job)
         ended = cluster.wait_for(job, ["COMPLETED", "FAILED"], seconds=120)
+        daemons = "".join(path.read_text()[-3000:] for path in cluster.folder.glob("slurm*.log"))
     text = log.read_text()
-    assert ended["JobState"] == "COMPLETED", text
+    assert ended["JobState"] == "COMPLETED", f"{text}\n{ended}\n{daemons}"
     assert ended["Restarts"] == "1"
     assert before < EPOCHS, "the signal came too late to show anything"
     assert text.count("thresher: stopped by SIGTERM. Everything is saved") == 1, text
