@@ -23,6 +23,8 @@ SlurmUser=root
 SlurmdUser=root
 SlurmctldPort={controller_port}
 SlurmdPort={node_port}
+# The processes of a job meet at a port that follows from its number: two such clusters must differ.
+FirstJobId={first_job}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.sock
 CredType=cred/munge
@@ -130,6 +132,7 @@ def slurm() -> Iterator[Slurm]:
             _CONFIG.format(
                 host=socket.gethostname().split(".")[0], folder=folder,
                 controller_port=controller_port, node_port=node_port,
+                first_job=secrets.randbelow(9000) + 1,
             )
         )  # fmt: skip
         key = folder / "munge.key"
