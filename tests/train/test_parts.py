@@ -179,9 +179,13 @@ def test_a_full_disk_is_a_sentence_and_keeps_the_last_checkpoint(tmp_path: Path)
     try:
         save(small, 1)
         saver = Saver(small, Runtime("cpu", "fp32"), 2, token="t")
-        with pytest.warns(UserWarning, match="No checkpoint was written: No space left to write"):
+
+        def save_while_training_goes_on() -> None:
             saver.save(2, 0, {"network-0": {"x": torch.zeros(10**6)}}, {})
-            saver.wait()  # and training goes on
+            saver.wait()
+
+        with pytest.warns(UserWarning, match="No checkpoint was written: No space left to write"):
+            save_while_training_goes_on()
         with pytest.raises(UserError, match="No space left to write"):
             saver.finish()
         assert [path.name for path in small.iterdir()] == ["000001-000000"]

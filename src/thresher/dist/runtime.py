@@ -183,25 +183,34 @@ class Runtime:
             error.told = True
         return error
 
-    def settle(self, action: Callable[[], T], *, first_only: bool = False) -> T | None:
-        """Do something on every rank (or on the first alone); a failure of one is that of all.
+    def settle(self, action: Callable[[], T]) -> T:
+        """Do something on every rank; a failure of one is that of all.
 
         Raises:
             UserError: on every rank, if any raised one; the first rank reports it.
         """
-        result, message = None, None
-        if self.is_first or not first_only:
-            try:
-                result = action()
-            except UserError as error:
-                message = str(error)
-                if self.world_size == 1:
-                    raise
-        errors = self.gather(message)
-        joined = join_errors(errors[:1] if first_only else errors)
+        if self.world_size == 1:
+            return action()
+        result: list[T] = []
+        self._share_outcome(_attempt(lambda: result.append(action())))
+        return result[0]
+
+    def on_first(self, action: Callable[[], T]) -> T | None:
+        """Do something on the first rank alone; a failure is that of all.
+
+        Raises:
+            UserError: on every rank; the first one reports it.
+        """
+        if self.world_size == 1:
+            return action()
+        result: list[T] = []
+        self._share_outcome(_attempt(lambda: result.append(action())) if self.is_first else None)
+        return result[0] if result else None
+
+    def _share_outcome(self, message: str | None) -> None:
+        joined = join_errors(self.gather(message))
         if joined is not None:
             raise UserError(joined, told=not self.is_first)
-        return result
 
     def first_then_all(self, action: Callable[[], T]) -> T:
         """Do something on the first rank, which may leave a cache, then on the others.
@@ -209,14 +218,12 @@ class Runtime:
         Raises:
             UserError: on every rank, if any raised one.
         """
-        result = self.settle(action, first_only=True)
-        if not self.is_first:
-            other = self.settle(action)
-            assert other is not None
-            return other
-        self.settle(lambda: None)
-        assert result is not None
-        return result
+        result = self.on_first(action)
+        if self.is_first:
+            self.settle(lambda: None)
+            assert result is not None
+            return result
+        return self.settle(action)
 
     def require_equal(self, facts: Mapping[str, Any]) -> None:
         """Refuse ranks that were started differently.
@@ -307,6 +314,15 @@ class Runtime:
             return store
         self._store_place = self.broadcast((host, 0))
         return self.connect()
+
+
+def _attempt(action: Callable[[], None]) -> str | None:
+    """Why it failed, if by a user's mistake."""
+    try:
+        action()
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _check_accelerator(accelerator: str, around: Surroundings) -> str:

@@ -52,7 +52,7 @@ class Feed:
         """
         served = (epoch * self.order.steps + start) * self.parts
         clean = self.clean.endless(served) if self.clean else None
-        plan = self.local_plan(epoch)
+        plan = self.order.positions(epoch)
         plan = plan.reshape(len(plan) * self.parts, -1)
         hosts = self.loader.batches(epoch, plan, start * self.parts)
         for sent in self._transfer.ahead(hosts, lambda host: self._send(host, epoch)):
@@ -77,12 +77,6 @@ class Feed:
                 yield batch
             epoch, start = epoch + 1, 0
 
-    def local_plan(self, epoch: int) -> np.ndarray:
-        """The order's plan, as positions among this rank's samples."""
-        plan = self.order.epoch(epoch)
-        return np.where(plan < 0, -1, np.searchsorted(self.order.owned, plan))
-
-    @cached_property
     def _transfer(self) -> Transfer:
         return Transfer(self.device)
 

@@ -239,7 +239,7 @@ class Loop:
         self._saved_at = time.monotonic()
 
     def _restore(self) -> tuple[int, int]:
-        found = self.runtime.settle(lambda: find_newest(self._checkpoints), first_only=True)
+        found = self.runtime.on_first(lambda: find_newest(self._checkpoints))
         found = self.runtime.broadcast(found)
         if found is None:
             return 0, 0

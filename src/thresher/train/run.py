@@ -24,6 +24,7 @@ from thresher.dist.runtime import Runtime
 from thresher.errors import UserError
 from thresher.loader.feed import Feed
 from thresher.methods import resolve_name
+from thresher.methods.base import Method
 from thresher.sources.manifest import Manifest
 from thresher.train import build
 from thresher.train.chronicle import Chronicle
@@ -93,11 +94,8 @@ def train(
     inputs = (config.data, config.val, config.clean, config.init_weights)
     try:
         with runtime.name_lost_peers(), contextlib.ExitStack() as stack:
-            runtime.settle(
-                lambda: run.check(resume=resume, overwrite=overwrite, inputs=inputs),
-                first_only=True,
-            )
-            runtime.settle(lambda: stack.enter_context(lock), first_only=True)
+            runtime.on_first(lambda: run.check(resume=resume, overwrite=overwrite, inputs=inputs))
+            runtime.on_first(lambda: stack.enter_context(lock))
             try:
                 result = _train(config, method_options, run, runtime, resume, console, started)
             except Interrupted:  # on all ranks alike
@@ -126,18 +124,23 @@ def _train(
     resolved = resolve(config, facts)
     runtime.require_equal(_common(resolved, method_options, data, runtime))
     if resume:
-        runtime.settle(lambda: require_same(run, resolved, method_options, data), first_only=True)
+        runtime.on_first(lambda: require_same(run, resolved, method_options, data))
         if runtime.broadcast(run.summary.is_file()):
             console.print(f"{run.path} is finished; nothing is left to train.", highlight=False)
             return _finished(run)
-    method = build.build_method(resolved, method_options, data)
-    runtime.require_networks(method.networks, resolved.method)
-    feed = build.build_feeds(resolved, data, method, runtime)
-    measure = build.build_measure(resolved, data, method, runtime)
     classes = data.train.manifest.classes
     make_learner = build.learner_maker(resolved, len(classes), runtime)
-    build.try_network(make_learner(0, 0), resolved, runtime)  # before anything is written
-    runtime.settle(lambda: run.prepare(resume=resume), first_only=True)
+
+    def make_parts() -> tuple[Method, Feed, build.Measure | None]:
+        method = build.build_method(resolved, method_options, data)
+        runtime.require_networks(method.networks, resolved.method)
+        feed = build.build_feeds(resolved, data, method, runtime)
+        measure = build.build_measure(resolved, data, method, runtime)
+        build.try_network(make_learner(0, 0), resolved, runtime)
+        return method, feed, measure
+
+    method, feed, measure = runtime.settle(make_parts)  # before anything is written
+    runtime.on_first(lambda: run.prepare(resume=resume))
     if runtime.is_first and not resume:
         run.write_config(resolved, method_options)
         data.train.manifest.save(run.manifest)

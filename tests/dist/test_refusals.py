@@ -1,0 +1,149 @@
+"""Ranks that were not started alike, or not all started, end with one plain sentence."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_classes
+from tests.dist.runs import ENVIRONMENT, thresher
+
+COMMON = (
+    "--method", "ce", "--epochs", "1", "--batch-size", "12", "--val-share", "0",
+    "--accelerator", "cpu", "--peer-timeout", "20",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classes(tmp_path_factory.mktemp("refusals") / "data", per_class=12)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        number = found.getsockname()[1]
+    return number
+
+
+def rank(
+    number: int, size: int, port: int, words: list[str], code: str = ""
+) -> subprocess.Popen[str]:
+    """One rank as torchrun would start it; ``code`` runs before Thresher."""
+    environment = {
+        **ENVIRONMENT, "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
+    main = f"{code}\nimport sys\nfrom thresher.cli import main\nsys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", main, *words],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def sentences(processes: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
+    """Exit codes, and what Thresher itself said."""
+    errors = [process.communicate(timeout=100)[1] for process in processes]
+    said = [line for text in errors for line in text.splitlines() if line.startswith("thresher: ")]
+    assert not any("Traceback" in text for text in errors), errors
+    return [process.returncode for process in processes], said
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "sentence"),
+    [
+        (["--lr", "0.2"], "", "--lr is 0.2 on rank 1, but 0.1 on rank 0"),
+        (["--data", "OTHER"], "", "--data is "),
+        ([], "import thresher; thresher.__version__ = '0.0.9'",
+         "the version of thresher is '0.0.9' on rank 1, but"),
+        (["--data", "/no/such/place"], "", "rank 1: "),
+    ],
+    ids=["setting", "data", "version", "missing data"],
+)  # fmt: skip
+def test_ranks_that_differ_are_refused_by_name(
+    change: list[str], code: str, sentence: str, data: Path, tmp_path: Path, port: int
+) -> None:
+    other = write_classes(tmp_path / "other", per_class=8)
+    change = [str(other) if word == "OTHER" else word for word in change]
+    common = ["train", "--out", str(tmp_path / "run"), *COMMON, "--lr", "0.1"]
+    first = rank(0, 2, port, [*common, "--data", str(data)])
+    given = [] if "--data" in change else ["--data", str(data)]
+    second = rank(1, 2, port, [*common, *given, *change], code)
+    codes, said = sentences([first, second])
+    assert codes == [2, 2]
+    assert len(said) == 1, said
+    assert sentence in said[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_changed_label_is_noticed(data: Path, tmp_path: Path, port: int) -> None:
+    """The same path on two machines, and not the same images behind it."""
+    code = (
+        "import thresher.train.run as run; opened = run.open_training_data\n"
+        "from dataclasses import replace\n"
+        "def other(config):\n"
+        "    data = opened(config)\n"
+        "    manifest = data.train.manifest\n"
+        "    labels = manifest.labels.copy()\n"
+        "    labels[0] ^= 1\n"
+        "    manifest = manifest.with_labels(labels, manifest.classes)\n"
+        "    return replace(data, train=replace(data.train, manifest=manifest))\n"
+        "run.open_training_data = other\n"
+    )
+    words = ["train", str(data), "--out", str(tmp_path / "run"), *COMMON]
+    codes, said = sentences([rank(0, 2, port, words), rank(1, 2, port, words, code)])
+    assert codes == [2, 2]
+    assert "the fingerprint of names and labels is" in said[0]
+
+
+def test_a_missing_rank_is_a_sentence_after_the_time_out(
+    data: Path, tmp_path: Path, port: int
+) -> None:
+    words = ["train", str(data), "--out", str(tmp_path / "run"), *COMMON, "--peer-timeout", "3"]
+    codes, said = sentences([rank(0, 2, port, words)])
+    assert codes == [2]
+    assert f"did not all meet at 127.0.0.1:{port} within 3 s" in said[0]
+
+
+def test_a_taken_port_is_a_sentence(data: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        words = ["train", str(data), "--out", str(tmp_path / "run"), *COMMON]
+        codes, said = sentences([rank(0, 2, number, words)])
+    assert codes == [2]
+    assert f"The port {number} that the processes should meet at is taken" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--placement", "apart", "--method", "ce"), "'ce' trains 1. Choose --placement together"),
+        (("--placement", "apart", "--devices", "3"), "needs an even number of processes, not 3"),
+        (("--batch-size", "13"), "--batch-size 13 is shared out over 2 processes"),
+        (("--max-restarts", "-1"), "--max-restarts is -1; it must not be negative"),
+        (("--peer-timeout", "0"), "--peer-timeout is 0.0; it must be above 0"),
+        (("--accelerator", "cuda"), "PyTorch finds no CUDA device"),
+        (("--method", "unheard-of"), "Unknown method 'unheard-of'"),
+    ],
+)
+@pytest.mark.skipif(os.environ.get("CUDA_VISIBLE_DEVICES", "") != "", reason="for CPUs only")
+def test_what_cannot_be_is_one_sentence(
+    words: tuple[str, ...], sentence: str, data: Path, tmp_path: Path
+) -> None:
+    done = thresher("train", data, "--out", tmp_path / "run", *COMMON, "--devices", 2, *words)
+    assert done.returncode == 2, done.stderr
+    assert sum(line.startswith("thresher: ") for line in done.stderr.splitlines()) == 1, done.stderr
+    assert sentence in done.stderr
+    assert not (tmp_path / "run").exists()
