@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,6 +76,7 @@ class Feed:
                 yield batch
             epoch, start = epoch + 1, 0
 
+    @cached_property
     def _transfer(self) -> Transfer:
         return Transfer(self.device)
 
