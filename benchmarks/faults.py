@@ -33,7 +33,7 @@ from safetensors.torch import load_file
 
 EPOCHS = 40
 IMAGES = 1000
-PEER_TIMEOUT = 30.0
+PEER_TIMEOUT = 15.0
 """Also bounds how long the ranks may take to meet again; machines may be busy."""
 COMMON = (
     "--method", "mct", "--epochs", EPOCHS, "--batch-size", 24, "--image-size", 16,
@@ -41,7 +41,7 @@ COMMON = (
     "--peer-timeout", PEER_TIMEOUT, "--devices", 2,
 )  # fmt: skip
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
-STOPPED, PEERS_LOST = 143, 75
+STOPPED = 143
 
 
 def make_images(folder: Path) -> None:
@@ -190,18 +190,15 @@ def flip_a_bit(file: Path) -> None:
 
 
 def stall(run: Training, dice: random.Random) -> None:
-    """A stopped rank must be named by the others within the time-out and some seconds."""
-    before = run.log().count("says nothing any more")
+    """A stopped rank must be named by the other; the launcher starts all again."""
     number = dice.randrange(2)
+    sentence = f"rank {number} of 2 says nothing any more"
+    before = run.log().count(sentence)
     run.ranks()[number].suspend()
-    started = time.monotonic()
-    code = run.end()
-    assert code == PEERS_LOST, f"exit code {code} after a stall"
-    assert time.monotonic() - started < 3 * PEER_TIMEOUT + 15
-    log = run.log()
-    assert log.count("says nothing any more") == before + 1
-    assert f"rank {number} of 2 says nothing any more" in log
-    run.start()
+    give_up = time.monotonic() + 3 * PEER_TIMEOUT + 15
+    while run.log().count(sentence) == before:
+        assert time.monotonic() < give_up, "a stalled rank was not named"
+        time.sleep(0.1)
 
 
 FAULTS: dict[str, Callable[[Training, random.Random], None]] = {
@@ -268,7 +265,7 @@ def play(
     """One episode; returns (faults that struck a training run, all is as if there were none)."""
     dice = random.Random(seed)
     with small_disk(folder, "full disk" in faults) as out:
-        run = Training(data, out, folder.with_suffix(".log"), max_restarts=len(faults))
+        run = Training(data, out, folder.with_suffix(".log"), max_restarts=3 * len(faults))
         struck = 0
         for fault in faults:
             if not run.wait_for_progress():

@@ -28,8 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
-        number = found.getsockname()[1]
-    return number
+        return int(found.getsockname()[1])
 
 
 def rank(
@@ -112,7 +111,15 @@ def test_a_missing_rank_is_a_sentence_after_the_time_out(
     words = ["train", str(data), "--out", str(tmp_path / "run"), *COMMON, "--peer-timeout", "3"]
     codes, said = sentences([rank(0, 2, port, words)])
     assert codes == [2]
-    assert f"did not all meet at 127.0.0.1:{port} within 3 s" in said[0]
+    assert "1 of 2 processes did not come within 3 s: rank 1." in said[0]
+
+
+def test_a_missing_first_rank_is_a_sentence_too(data: Path, tmp_path: Path, port: int) -> None:
+    words = ["train", str(data), "--out", str(tmp_path / "run"), *COMMON, "--peer-timeout", "3"]
+    process = rank(1, 2, port, words)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert f"thresher: rank 1: The processes did not meet at 127.0.0.1:{port} within 3 s" in errors
 
 
 def test_a_taken_port_is_a_sentence(data: Path, tmp_path: Path) -> None:

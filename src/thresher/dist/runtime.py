@@ -30,6 +30,7 @@ from thresher.dist.environment import Surroundings, surroundings
 from thresher.dist.errors import name_lost_peers
 from thresher.dist.gradients import Exchange
 from thresher.dist.group import Group, Pending, Twin
+from thresher.dist.meeting import meet
 from thresher.dist.store import HashStore, Store, TCPStore
 from thresher.dist.watch import Watch
 from thresher.errors import UserError
@@ -78,11 +79,14 @@ class Runtime:
         self.world_size = around.world_size
         self.local_size = around.local_size
         self._peer_timeout = peer_timeout
-        self._fabric = _fabric(kind, precision, around, peer_timeout)
-        try:
-            self._fabric.launch()
-        except (RuntimeError, dist.DistError) as error:
-            raise _no_meeting(error, peer_timeout) from None
+        self._fabric = _fabric(kind, precision, around)
+        if self.world_size > 1:
+            self.rank = around.cluster.global_rank()
+            try:
+                _join(around, kind, peer_timeout)
+            except UserError as error:  # the first rank may be the one that is missing
+                raise self.report(error) if self.rank == 1 else error from None
+        self._fabric.launch()  # which finds the group made already
         self._longest = datetime.timedelta(seconds=4 * peer_timeout + 60)
         if self.world_size > 1:
             # From here on the watch names who stalls; a collective's own time-out names nobody.
@@ -270,7 +274,14 @@ class Runtime:
             self.barrier()
             self.stop_watching()
             self.barrier()
-            # Networks wrapped for this group must go before it: destroying one whose group is gone
+        self.leave()
+
+    def leave(self) -> None:
+        """Part from the peers, whatever they do."""
+        self.stop_watching()
+        # On a GPU parting waits for exchanges that may never end; there only ``close`` may part.
+        if dist.is_initialized() and (self.device.type == "cpu" or sys.exception() is None):
+            # Networks wrapped for the group must go before it: destroying one whose group is gone
             # ends the process.
             gc.collect()
             dist.destroy_process_group()
@@ -346,7 +357,7 @@ def _check_accelerator(accelerator: str, around: Surroundings) -> str:
     return kind
 
 
-def _fabric(kind: str, precision: Precision, around: Surroundings, timeout: float) -> Fabric:
+def _fabric(kind: str, precision: Precision, around: Surroundings) -> Fabric:
     if around.world_size == 1:
         return Fabric(
             accelerator=kind,
@@ -366,30 +377,32 @@ def _fabric(kind: str, precision: Precision, around: Surroundings, timeout: floa
     strategy = DDPStrategy(
         parallel_devices=devices,
         cluster_environment=around.cluster,
-        # Flags and objects travel between hosts' memories, whatever trains.
-        process_group_backend="cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
-        timeout=datetime.timedelta(seconds=timeout),
+        process_group_backend=_backend(kind),
     )
     nodes = -(-around.world_size // around.local_size)
     return Fabric(strategy=strategy, num_nodes=nodes, precision=_FABRIC_PRECISION[precision])
+
+
+def _join(around: Surroundings, kind: str, timeout: float) -> None:
+    """Meet the other ranks and make the group of all."""
+    host, port = around.cluster.main_address, around.cluster.main_port
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = host, str(port)
+    rank = around.cluster.global_rank()
+    dist.init_process_group(
+        _backend(kind),
+        store=meet(host, port, rank, around.world_size, timeout),
+        rank=rank,
+        world_size=around.world_size,
+        timeout=datetime.timedelta(seconds=timeout),
+    )
+
+
+def _backend(kind: str) -> str:
+    """Flags and objects travel between hosts' memories, whatever trains."""
+    return "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
 
 
 def _set_timeout(timeout: datetime.timedelta) -> None:
     """Of all later collectives; PyTorch renamed the function after 2.11."""
     change = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
     change(timeout, dist.group.WORLD)
-
-
-def _no_meeting(error: Exception, timeout: float) -> UserError:
-    text = str(error).splitlines()[0]
-    if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
-        return UserError(
-            f"The port {os.environ.get('MASTER_PORT')} that the processes should meet at is taken."
-            " Choose another with the environment variable MASTER_PORT (torchrun: --master-port)."
-        )
-    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    return UserError(
-        f"The processes did not all meet at {where} within {timeout:.0f} s ({text[:160]}). See that"
-        " every one was started and that this address can be reached from all machines"
-        " (--peer-timeout changes the wait)."
-    )

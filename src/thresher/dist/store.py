@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from torch._C._distributed_c10d import HashStore, Store, TCPStore
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 
-__all__ = ["HashStore", "Store", "TCPStore"]
+__all__ = ["HashStore", "PrefixStore", "Store", "TCPStore"]

@@ -106,7 +106,7 @@ def train(
     except UserError as error:
         raise runtime.report(error) from None
     finally:
-        runtime.stop_watching()
+        runtime.leave()
 
 
 def _train(

@@ -8,6 +8,7 @@ put right before the step.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -34,6 +35,9 @@ class Team:
         config: batch size, parts of a batch, compression.
         runtime: this process's place among its peers.
         together: runs networks at once where that is worth it.
+
+    Attributes:
+        wait_seconds: that the host waited for other ranks before its steps.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Team:
         self._statistics = running_statistics([learner.module for learner in learners.values()])
         self._weights: Tensor | None = None
         self._sums: Pending | None = None
+        self.wait_seconds = 0.0
         members = tuple(self._member(index) for index in range(num_networks))
         self.networks = Networks(members, self._for_each)
         together.allow(learner.module for learner in learners.values())
@@ -86,7 +91,9 @@ class Team:
     def step(self, lr: float) -> None:
         """Change the weights, once all parts of a batch went backward."""
         assert self._sums is not None
+        waiting = time.perf_counter()
         sums = self._sums.wait()
+        self.wait_seconds += time.perf_counter() - waiting
         assert self._weights is not None
         totals, statistics = sums.tensor_split([len(self._weights)])
         if len(statistics):
