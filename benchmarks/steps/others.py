@@ -1,0 +1,152 @@
+"""Training steps without Thresher's loop, on the same images in memory, with the same views.
+
+None of them loads, decodes, remembers or measures anything of a sample.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import AverageMeter, ModelEmaV3
+from torch import Tensor, nn
+
+from thresher.loader.augment import NUM_DRAWS, Augmentation
+from thresher.models.factory import create_model
+from thresher.types import View
+
+LOG_EVERY = 50
+"""Steps between two looks at the loss in timm's loop; its default."""
+Block = Callable[[int], float]
+"""Makes so many steps; returns seconds per step."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Decoded images.
+
+    Attributes:
+        canvases: uint8[N, 3, S, S].
+        labels: int64[N].
+        batch: images of a step.
+        model: name of the network.
+        lr: of all steps.
+    """
+
+    canvases: Tensor
+    labels: Tensor
+    num_classes: int
+    batch: int
+    model: str
+    lr: float
+    augmentation: Augmentation
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented images and their labels, for ever."""
+        while True:
+            for places in torch.randperm(len(self.labels)).split(self.batch):
+                if len(places) == self.batch:
+                    draws = torch.rand(self.batch, NUM_DRAWS)
+                    views = self.augmentation(self.canvases[places], View.WEAK, draws)
+                    yield views, self.labels[places]
+
+
+def block_of(step: Callable[[Tensor, Tensor], None], images: Images) -> Block:
+    batches = images.batches()
+
+    def block(steps: int) -> float:
+        started = time.perf_counter()
+        for _ in range(steps):
+            step(*next(batches))
+        return (time.perf_counter() - started) / steps
+
+    return block
+
+
+def bare(images: Images, bf16: bool) -> Block:
+    """What Thresher's step cannot do without: the same network, precision, SGD and average."""
+    network = create_model(images.model, images.num_classes)
+    network = network.to(memory_format=torch.channels_last)
+    average = copy.deepcopy(network).requires_grad_(False).eval()
+    optimizer = create_optimizer_v2(
+        network, opt="sgd", lr=images.lr, weight_decay=5e-4, momentum=0.9
+    )
+    averaged, current = _floats(average), _floats(network)
+
+    def step(views: Tensor, labels: Tensor) -> None:
+        with _autocast(bf16):
+            logits = network(views)
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, current, 0.01)
+
+    return block_of(step, images)
+
+
+def plain(images: Images, bf16: bool) -> Block:
+    """PyTorch as its tutorials have it: float32; or with autocast and channels_last."""
+    network = create_model(images.model, images.num_classes)
+    if bf16:
+        network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=images.lr, momentum=0.9, weight_decay=5e-4)
+    criterion = nn.CrossEntropyLoss()
+
+    def step(views: Tensor, labels: Tensor) -> None:
+        optimizer.zero_grad()
+        with _autocast(bf16):
+            loss = criterion(network(views if bf16 else views.contiguous()), labels)
+        loss.backward()
+        optimizer.step()
+        loss.item()  # every tutorial logs it
+
+    return block_of(step, images)
+
+
+def timm_loop(images: Images) -> Block:
+    """The step of timm's ``train.py --amp --amp-dtype bfloat16 --channels-last --model-ema``.
+
+    The script is no part of the package, so its step is written out here from the package's pieces.
+    """
+    network = create_model(images.model, images.num_classes)
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = create_optimizer_v2(
+        network, opt="sgd", lr=images.lr, weight_decay=5e-4, momentum=0.9
+    )
+    average = ModelEmaV3(network, decay=0.99)
+    scheduler = CosineLRScheduler(optimizer, t_initial=10_000, t_in_epochs=False)
+    criterion, losses, updates = nn.CrossEntropyLoss(), AverageMeter(), 0
+
+    def step(views: Tensor, labels: Tensor) -> None:
+        nonlocal updates
+        views = views.contiguous(memory_format=torch.channels_last)
+        with _autocast(bf16=True):
+            loss = criterion(network(views), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        updates += 1
+        average.update(network, step=updates)
+        if updates % LOG_EVERY == 0:
+            losses.update(loss.item(), len(labels))
+        scheduler.step_update(num_updates=updates, metric=losses.avg)
+
+    return block_of(step, images)
+
+
+def _autocast(bf16: bool) -> AbstractContextManager[None]:
+    return torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext()
+
+
+def _floats(module: nn.Module) -> list[Tensor]:
+    tensors = [*(weight.data for weight in module.parameters()), *module.buffers()]
+    return [tensor for tensor in tensors if tensor.is_floating_point()]
