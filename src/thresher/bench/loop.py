@@ -54,6 +54,7 @@ def time_loop(
 
     Raises:
         UserError: a loss is not finite.
+        Interrupted: asked to stop.
     """
     assert work.feed.order.steps * work.config.epochs >= skip + steps
     assert skip >= 1, "time is counted from the end of a step"
@@ -100,6 +101,9 @@ class _Loop(Loop):
             work.config, work.runtime, method, feed, ledger, work.make_learner, None,
             work.checkpoints, {}, listener,
         )  # fmt: skip
+
+    def _save(self, epoch: int, step: int) -> None:
+        """Nothing of this training is kept, not even if it is stopped."""
 
     def _fresh_team(self, round_index: int) -> Team:
         team = super()._fresh_team(round_index)

@@ -13,6 +13,7 @@ import torch
 
 from thresher.config import ResolvedConfig, TrainConfig
 from thresher.dist.runtime import Runtime
+from thresher.errors import UserError
 from thresher.ledger.ledger import Ledger
 from thresher.loader.feed import Feed
 from thresher.loader.order import Order
@@ -77,6 +78,9 @@ def on_made_images(
         config: with ``image_size``, ``batch_size`` and ``epochs``.
         num_classes: C.
         steps: of one epoch.
+
+    Raises:
+        UserError: a batch that the ranks cannot share out evenly, or another value that cannot be.
     """
     assert config.image_size
     assert config.batch_size
@@ -88,6 +92,11 @@ def on_made_images(
     method: Method = all_methods()[resolved.method](options, task)
     # As many homes as ranks: what is made needs no share in other world sizes.
     ranks = runtime.group.size
+    if resolved.batch_size % ranks:
+        raise UserError(
+            f"--batch-size {resolved.batch_size} is shared out over {ranks} processes, which does"
+            f" not come out even. Choose a multiple of {ranks}."
+        )
     order = Order(num, resolved.batch_size, resolved.seed, runtime.group.rank, ranks, ranks)
     feed = Feed(
         loader=_MadeLoader(order, resolved, num_classes, runtime.device),

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from thresher.commands import bench_loop
 from thresher.config import Precision, option
 from thresher.errors import UserError, unknown_name
 from thresher.options import Parser, values_of
@@ -210,6 +211,12 @@ def link(words: Sequence[str]) -> int:
 
 
 WORDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "step": (
+        "training steps on images in memory: images/s, and where the time goes",
+        bench_loop.step,
+    ),
+    "loader": ("images/s of reading, decoding and augmenting alone", bench_loop.loader),
+    "train": ("the first steps of a real training, part by part", bench_loop.train),
     "profile": ("one process's step, memory and decoding, for thresher plan", profile),
     "link": ("what processes can tell each other per second, for thresher plan", link),
 }
