@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-EPOCHS = 40
+EPOCHS = 30
 IMAGES = 1000
 PEER_TIMEOUT = 15.0
 """Also bounds how long the ranks may take to meet again; machines may be busy."""
@@ -72,13 +72,14 @@ class Training:
             self.launcher = subprocess.Popen(words, stdout=log, stderr=log, env=ENVIRONMENT)
 
     def ranks(self) -> list[psutil.Process]:
-        """The processes that train, by rank."""
-        found = {}
-        for child in psutil.Process(self.launcher.pid).children():
-            try:
-                found[int(child.environ()["RANK"])] = child
-            except (psutil.Error, KeyError):
-                continue
+        """The processes that train, by rank; waits while they are being started."""
+        give_up = time.monotonic() + 60
+        found: dict[int, psutil.Process] = {}
+        while len(found) < 2 and time.monotonic() < give_up:
+            found = {}
+            for child in psutil.Process(self.launcher.pid).children():
+                with suppress(psutil.Error, KeyError):
+                    found[int(child.environ()["RANK"])] = child
         return [found[rank] for rank in sorted(found)]
 
     def wait_for_progress(self) -> bool:
