@@ -139,3 +139,17 @@ def test_a_batch_that_does_not_come_out_even() -> None:
     runtime.group.size = 2
     with pytest.raises(Exception, match="multiple of 2"):
         on_made_images(config, all_methods()["ce"].Options(), runtime, 3, steps=2)
+
+
+def test_the_exchange_of_two_processes_is_a_part(tmp_path: Path) -> None:
+    out = tmp_path / "step.json"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["--image-size", "16", "--steps", "12", "--skip", "2", "--json", str(out)]
+    done = subprocess.run(
+        [sys.executable, *torchrun, "-m", "thresher", "bench", "step", *SMALL, *words],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["processes"] == 2
+    assert found["ms_by_part"]["exchange"] > 0

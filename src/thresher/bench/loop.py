@@ -78,6 +78,9 @@ def time_loop(
     except _Enough:
         finish(device)
     seconds = time.perf_counter() - started
+    exposed = loop.team.gradient_wait_seconds * steps / (skip + steps)
+    parts.add("exchange", exposed)
+    parts.add("backward", -exposed)
     return Timed(steps, seconds, parts.seconds() if by_part else {})
 
 
@@ -118,9 +121,9 @@ def _apart(team: Team, parts: Parts) -> Callable[[float], None]:
     step = parts.timed("optimizer + average", team.step)
 
     def call(lr: float) -> None:
-        before = team.wait_seconds
+        before = team.sum_wait_seconds
         step(lr)
-        waited = team.wait_seconds - before
+        waited = team.sum_wait_seconds - before
         parts.add("exchange", waited)
         parts.add("optimizer + average", -waited)
 

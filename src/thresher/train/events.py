@@ -38,6 +38,7 @@ class _TensorBoard:
             "lr": metrics.lr,
             "images_per_second": metrics.images_per_second,
             "data_wait_share": metrics.data_wait_share,
+            "exchange_wait_share": metrics.exchange_wait_share,
             **{f"loss/{index + 1}": loss for index, loss in enumerate(metrics.loss)},
         }
         if metrics.accuracy is not None:

@@ -22,7 +22,7 @@ from thresher.train.evaluate import Score
 from thresher.train.flags import Flags, Verdict
 from thresher.train.interrupt import Interrupted, StopRequest
 from thresher.train.learner import MakeLearner
-from thresher.train.meter import EpochMetrics, Meter
+from thresher.train.meter import EpochMetrics, Meter, Waits
 from thresher.train.saver import Saver
 from thresher.train.schedule import triangle
 from thresher.train.state import meta_of, parts_of, restore
@@ -124,7 +124,7 @@ class Loop:
             if progress.round_epoch == 0:
                 self.team = self._fresh_team(progress.round)
             self.ledger.overwrite(self.method.begin_epoch(self.history, progress))
-        self._meter.resume_clock(self.feed.loader.wait_seconds)
+        self._meter.resume_clock(self._waits())
         for place, (batch, positions) in enumerate(self.feed.epoch(epoch, start), start * parts):
             step, part = divmod(place, parts)
             last_part = part == parts - 1
@@ -172,7 +172,7 @@ class Loop:
         totals = self.runtime.sum(self._meter.sums)
         if not bool(torch.isfinite(totals).all()):
             self._refuse_non_finite(progress)
-        timing = self._meter.stop_clock(self.feed.loader.wait_seconds)
+        timing = self._meter.stop_clock(self._waits())
         done = progress.epoch + 1
         due = done % self.config.eval_every == 0 or done == self.config.epochs
         score = self._measure(self.team) if due and self._measure else None
@@ -182,10 +182,14 @@ class Loop:
 
     def _metrics_so_far(self, progress: Progress) -> EpochMetrics:
         """The epoch until now, as if all ranks were like this one; waits for the device."""
-        timing = self._meter.so_far(self.feed.loader.wait_seconds)
+        timing = self._meter.so_far(self._waits())
         rate = self._learning_rate(progress)
         sums = self._meter.sums * self.runtime.group.size
         return self._meter.summary(progress, timing, sums, None, rate)
+
+    def _waits(self) -> Waits:
+        exchange = self.team.sum_wait_seconds + self.team.gradient_wait_seconds
+        return Waits(self.feed.loader.wait_seconds, exchange)
 
     def _progress(self, epoch: int, step: int) -> Progress:
         rounds = self.method.rounds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,12 +13,19 @@ from thresher.train.evaluate import Score
 from thresher.types import Progress, StepResult
 
 
+class Waits(NamedTuple):
+    """Counters of seconds that only grow while a round lasts: for the loader, for other ranks."""
+
+    data: float
+    exchange: float
+
+
 @dataclass(frozen=True)
 class Timing:
-    """Wall time of an epoch's training part, seconds, and the share of it spent without data."""
+    """Wall time of an epoch's training part, seconds, and what of it was spent waiting."""
 
     seconds: float
-    waiting: float
+    waiting: Waits
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class EpochMetrics:
         accuracy: 0 to 1 where measured.
         images_per_second: images trained on, each counted once however many networks see it.
         data_wait_share: share of the time spent waiting for the loader.
+        exchange_wait_share: share spent waiting for other processes, partly estimated; with
+            ``--placement apart`` without the wait for the other network's predictions.
     """
 
     epoch: int
@@ -45,6 +54,7 @@ class EpochMetrics:
     images_per_second: float
     data_wait_share: float
     seconds: float
+    exchange_wait_share: float = 0.0
 
 
 class Meter:
@@ -59,9 +69,9 @@ class Meter:
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(2 * networks + 2, dtype=dtype, device=device)
         self._seconds = 0.0
-        self._waited = 0.0
+        self._waited = Waits(0.0, 0.0)
         self._started = time.perf_counter()
-        self._waited_before = 0.0
+        self._waited_before = Waits(0.0, 0.0)
 
     def add(self, result: StepResult, valid: Tensor) -> None:
         """Count one step."""
@@ -75,22 +85,21 @@ class Meter:
         """Whether all losses so far are finite; waits for the device."""
         return bool(torch.isfinite(self.sums).all())
 
-    def resume_clock(self, waited: float) -> None:
-        """Start timing; ``waited`` is the loader's counter now."""
+    def resume_clock(self, waited: Waits) -> None:
+        """Start timing; ``waited`` is what the counters say now."""
         self._started, self._waited_before = time.perf_counter(), waited
 
-    def stop_clock(self, waited: float) -> Timing:
+    def stop_clock(self, waited: Waits) -> Timing:
         """Stop timing and return what this epoch took, also before an interruption."""
         timing = self.so_far(waited)
         self._seconds, self._waited = timing.seconds, timing.waiting
         return timing
 
-    def so_far(self, waited: float) -> Timing:
-        """What this epoch took until now; ``waited`` is the loader's counter."""
-        return Timing(
-            self._seconds + time.perf_counter() - self._started,
-            self._waited + waited - self._waited_before,
-        )
+    def so_far(self, waited: Waits) -> Timing:
+        """What this epoch took until now; ``waited`` is what the counters say."""
+        spans = zip(self._waited, waited, self._waited_before, strict=True)
+        waits = Waits(*(max(0.0, past + now - before) for past, now, before in spans))
+        return Timing(self._seconds + time.perf_counter() - self._started, waits)
 
     def summary(
         self, progress: Progress, timing: Timing, totals: Tensor, score: Score | None, lr: float
@@ -109,22 +118,25 @@ class Meter:
             accuracy=None if score is None else score.accuracy,
             images=int(images),
             images_per_second=images / max(timing.seconds, 1e-9),
-            data_wait_share=timing.waiting / max(timing.seconds, 1e-9),
+            data_wait_share=timing.waiting.data / max(timing.seconds, 1e-9),
             seconds=timing.seconds,
+            exchange_wait_share=timing.waiting.exchange / max(timing.seconds, 1e-9),
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on."""
-        timing = (self._seconds + time.perf_counter() - self._started, self._waited)
+        timing = (self._seconds + time.perf_counter() - self._started, tuple(self._waited))
         return {"sums": self.sums.cpu(), "timing": timing}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
         self.sums.copy_(state["sums"])
-        self._seconds, self._waited = state["timing"]
+        self._seconds, waited = state["timing"]
+        self._waited = Waits(*waited)
 
     def add_state(self, state: dict[str, Any]) -> None:
         """Take over what another rank counted; the time is the longest of all."""
         self.sums += state["sums"].to(self.sums.device)
         seconds, waited = state["timing"]
-        self._seconds, self._waited = max(self._seconds, seconds), max(self._waited, waited)
+        self._seconds = max(self._seconds, seconds)
+        self._waited = Waits(*map(max, self._waited, waited))

@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from thresher.train.bound import bound_by
 from thresher.train.meter import EpochMetrics
 from thresher.types import Progress as Position
 
@@ -93,9 +94,10 @@ class Display:
             f"loss {' '.join(f'{loss:.3f}' for loss in metrics.loss)}",
             f"kept {metrics.kept_share:.0%}",
             f"{metrics.images_per_second:,.0f} images/s",
-            f"waiting for data {metrics.data_wait_share:.0%}",
-            f"{duration(left)} left",
         ]
+        held_up = bound_by(metrics.data_wait_share, metrics.exchange_wait_share)
+        parts += [held_up] if held_up else []
+        parts.append(f"{duration(left)} left")
         if metrics.accuracy is not None:
             parts.append(f"accuracy {metrics.accuracy:.1%} ({self._measured_on})")
         elif self._accuracy is not None:

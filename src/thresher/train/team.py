@@ -37,7 +37,7 @@ class Team:
         together: runs networks at once where that is worth it.
 
     Attributes:
-        wait_seconds: that the host waited for other ranks before its steps.
+        sum_wait_seconds: that the host waited for the ranks' sums before its steps.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class Team:
         self._statistics = running_statistics([learner.module for learner in learners.values()])
         self._weights: Tensor | None = None
         self._sums: Pending | None = None
-        self.wait_seconds = 0.0
+        self.sum_wait_seconds = 0.0
+        self._steps = 0
         members = tuple(self._member(index) for index in range(num_networks))
         self.networks = Networks(members, self._for_each)
         together.allow(learner.module for learner in learners.values())
@@ -93,7 +94,8 @@ class Team:
         assert self._sums is not None
         waiting = time.perf_counter()
         sums = self._sums.wait()
-        self.wait_seconds += time.perf_counter() - waiting
+        self.sum_wait_seconds += time.perf_counter() - waiting
+        self._steps += 1
         assert self._weights is not None
         totals, statistics = sums.tensor_split([len(self._weights)])
         if len(statistics):
@@ -108,6 +110,11 @@ class Team:
             learner.step(lr)
 
         self._together.map(step, self.learners)
+
+    @property
+    def gradient_wait_seconds(self) -> float:
+        """Estimate of all that was waited for gradients of other ranks, from some of the steps."""
+        return self._steps * self._exchange.exposed_seconds
 
     def predict(self, teacher: bool) -> Callable[[Tensor], list[Tensor]]:
         """Images to every network's logits float32[B, C] in eval mode."""
