@@ -46,7 +46,9 @@ class TrainConfig(DataOptions):
     init_weights: str | None = option(None, "Start from this .safetensors or .pth file.")
     image_size: int | None = option(None, "Side in pixels that the network sees.")
     epochs: int | None = option(None, "Passes over the data, all rounds together.")
-    batch_size: int | None = option(None, "Samples per step, over all processes.")
+    batch_size: int | Literal["auto"] | None = option(
+        None, "Samples per step, over all processes; auto: halved until a step fits into memory."
+    )
     optimizer: str | None = option(None, "sgd, adamw, or any of timm's optimizers.")
     lr: float | None = option(None, "Highest learning rate.")
     weight_decay: float | None = option(None, "Weight decay; not on biases and norms.")

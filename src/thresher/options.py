@@ -81,7 +81,7 @@ class Parser(ArgumentParser):
             allowed = [words.get(kind, kind) for kind in kinds if kind != "NoneType"]
             choices = re.search(r"Literal\[(.*?)\]", message)
             if choices:
-                allowed = re.findall(r"'([^']*)'", choices.group(1))
+                allowed += re.findall(r"'([^']*)'", choices.group(1))
             flag = key.group(1).replace("_", "-")
             got = wrong.group(1) or wrong.group(2)
             return f"--{flag} takes {' or '.join(allowed)}, not '{got.strip()}'."

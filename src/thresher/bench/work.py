@@ -83,7 +83,7 @@ def on_made_images(
         UserError: a batch that the ranks cannot share out evenly, or another value that cannot be.
     """
     assert config.image_size
-    assert config.batch_size
+    assert isinstance(config.batch_size, int)
     assert config.epochs
     num = steps * config.batch_size
     facts = Facts(num, config.image_size, runtime.device.type, runtime.cores)

@@ -47,7 +47,8 @@ def resolve(config: TrainConfig, facts: Facts) -> ResolvedConfig:
     if config.image_size is None:
         size = fixed_input_side(model) or size
     small = size <= SMALL_IMAGE_LIMIT
-    batch = config.batch_size or _batch_size(small, on_cpu, facts.num_samples)
+    wanted = None if config.batch_size == "auto" else config.batch_size
+    batch = wanted or _batch_size(small, on_cpu, facts.num_samples)
     epochs = config.epochs or _epochs(small, facts.num_samples)
     adamw = model.startswith(_ADAMW_FAMILIES)
     optimizer = config.optimizer or ("adamw" if adamw else "sgd")
@@ -107,7 +108,7 @@ def check(config: TrainConfig) -> None:
     )
     for name in at_least_one:
         value = getattr(config, name)
-        if value is not None and value < 1:
+        if value not in (None, "auto") and value < 1:
             raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
     if config.lr is not None and config.lr <= 0:
         raise UserError(f"--lr is {config.lr}; it must be above 0.")

@@ -26,7 +26,7 @@ from thresher.loader.feed import Feed
 from thresher.methods import resolve_name
 from thresher.methods.base import Method
 from thresher.sources.manifest import Manifest
-from thresher.train import build
+from thresher.train import build, fit
 from thresher.train.chronicle import Chronicle
 from thresher.train.data import TrainData, open_training_data
 from thresher.train.finish import write_ledger_table, write_networks
@@ -123,6 +123,9 @@ def _train(
     facts = Facts(len(data.train.ids), data.median_side, runtime.device.type, runtime.cores)
     resolved = resolve(config, facts)
     runtime.require_equal(_common(resolved, method_options, data, runtime))
+    if config.batch_size == "auto":
+        batch = _fitting_batch(resolved, method_options, data, run, runtime, resume)
+        resolved = resolve(dataclasses.replace(config, batch_size=batch), facts)
     if resume:
         runtime.on_first(lambda: require_same(run, resolved, method_options, data))
         if runtime.broadcast(run.summary.is_file()):
@@ -160,6 +163,11 @@ def _train(
         )
         try:
             loop.run(resume)
+        except (RuntimeError, MemoryError) as error:
+            if not fit.is_out_of_memory(error):
+                raise
+            attempt = fit.step_of(resolved, method, make_learner, runtime)
+            raise fit.explain(error, resolved, attempt, runtime) from None
         finally:
             feed.close()
             if measure is not None:
@@ -192,6 +200,24 @@ def _train(
             }
         )
     return result
+
+
+def _fitting_batch(
+    config: ResolvedConfig,
+    method_options: Any,
+    data: TrainData,
+    run: RunDir,
+    runtime: Runtime,
+    resume: bool,
+) -> int:
+    """What ``--batch-size auto`` means; a run that goes on keeps what it found before."""
+    if resume:
+        saved = runtime.broadcast(runtime.on_first(run.read_config))
+        assert saved is not None
+        return int(saved["batch_size"])
+    method = build.build_method(config, method_options, data)
+    make_learner = build.learner_maker(config, len(data.train.manifest.classes), runtime)
+    return fit.find_batch(config, fit.step_of(config, method, make_learner, runtime), runtime)
 
 
 def _unreadable(
