@@ -55,17 +55,19 @@ class Augmentation:
             view: which.
             draws: float[B, NUM_DRAWS] in [0, 1).
         """
-        images = canvas.float() / 255
+        # What only moves pixels goes first, while they are bytes: a quarter of the traffic.
+        if view is not View.PLAIN:
+            canvas = self._flipped(canvas, draws[:, 0])
         if view is View.WEAK:
-            images = shift(self._flipped(images, draws[:, 0]), self.shift, draws[:, 1:3])
-        elif view is View.STRONG:
-            images = self._flipped(images, draws[:, 0])
+            canvas = shift(canvas, self.shift, draws[:, 1:3])
+        images = canvas.float().div_(255)
+        if view is View.STRONG:
             images = self._distorted(images, draws[:, 1:6])
             images = self._recoloured(images, draws[:, 6:9])
             images = self._punched(images, draws[:, 9:11])
         mean = torch.tensor(self.mean, device=images.device)[:, None, None]
         std = torch.tensor(self.std, device=images.device)[:, None, None]
-        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+        return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
     def _flipped(self, images: Tensor, draw: Tensor) -> Tensor:
         if not self.flip:
@@ -114,18 +116,21 @@ def shift(images: Tensor, reach: int, draws: Tensor) -> Tensor:
     """Move each image by whole pixels, at most ``reach`` each way, with reflected borders.
 
     Args:
-        images: float[B, 3, S, S].
+        images: [B, 3, S, S] of any type.
         reach: pixels; 0 returns the images as they are.
         draws: float[B, 2] in [0, 1), down and right.
     """
     if reach == 0:
         return images
-    size = images.shape[-1]
+    num, channels, size, _ = images.shape
     offset = (draws * (2 * reach + 1)).long() - reach
     at = torch.arange(size, device=images.device)[None, :]
     rows, columns = (_reflect(at + offset[:, i : i + 1], size) for i in range(2))
-    images = images.gather(2, rows[:, None, :, None].expand_as(images))
-    return images.gather(3, columns[:, None, None, :].expand_as(images))
+    first = torch.arange(num, device=images.device)[:, None, None] * size**2
+    source = (first + rows[:, :, None] * size + columns[:, None, :]).view(-1)
+    # Whole pixels at a time, which lie together.
+    pixels = images.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, source)
+    return pixels.view(num, size, size, channels).permute(0, 3, 1, 2)
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
