@@ -17,7 +17,7 @@ from thresher.dist.runtime import Runtime
 from thresher.errors import UserError
 from thresher.train.checkpoint import find_newest, load_part
 from thresher.train.progress import duration
-from thresher.train.resolve import Facts, resolve
+from thresher.train.resolve import Facts, best_precision, resolve
 from thresher.train.saver import Saver
 from thresher.train.schedule import triangle
 
@@ -46,6 +46,18 @@ def test_defaults_follow_from_the_data(facts: Facts, expected: dict[str, object]
     assert {name: resolved[name] for name in expected} == expected
     optional = {"val", "clean", "init_weights", "path_column", "label_column", "image_column"}
     assert all(value is not None for name, value in resolved.items() if name not in optional)
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "expected"),
+    [(False, False, "fp32"), (True, False, "bf16"), (False, True, "bf16")],
+)
+def test_precision_follows_from_the_processor(
+    avx512_bf16: bool, amx: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert best_precision("cpu") == expected
 
 
 def test_what_the_user_chose_stays() -> None:

@@ -160,9 +160,14 @@ def _learning_rate(optimizer: str, small: bool, batch: int) -> float:
 
 
 def best_precision(accelerator: str) -> Precision:
-    """bfloat16 where the hardware multiplies it faster than float32."""
+    """bfloat16 where the hardware multiplies it faster than float32.
+
+    By what the processor has and not by a measurement, which other work on the machine would sway:
+    all ranks, and a run that starts again, must come to the same.
+    """
     if accelerator == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     if accelerator == "cpu":
-        return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bf16" if has_bf16 else "fp32"
     return "fp32"
