@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 
 from thresher.dist.runtime import Runtime
+from thresher.errors import UserError
 from thresher.train.events import open_events
 from thresher.train.loop import Listener
 from thresher.train.meter import EpochMetrics
@@ -32,6 +35,7 @@ class Chronicle:
         self._run = run
         self._measured_on = measured_on
         self._is_first = runtime.is_first
+        self._unwritten: list[dict[str, Any]] = []
         self._events = open_events(run.events if self._is_first else None)
         self._display = Display(console, steps, measured_on, active=self._is_first)
         self.listener = Listener(self._on_start, self._display.on_step, self._on_epoch)
@@ -58,6 +62,14 @@ class Chronicle:
             return
         against = self._measured_on if metrics.accuracy is not None else None
         values = {"event": "epoch", **dataclasses.asdict(metrics), "accuracy_against": against}
-        self._run.append_metrics(values)
+        self._unwritten.append(values)
+        try:
+            self._run.append_metrics(self._unwritten)
+            self._unwritten = []
+        except UserError as error:
+            if metrics.epoch == metrics.epochs:
+                raise
+            # A full disk is no reason to lose the epoch; the figures are written with the next.
+            warnings.warn(f"Figures are kept in memory: {error}", stacklevel=2)
         self._events.add_epoch(metrics)
         self._display.on_epoch(metrics)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Protocol
 
+from thresher.files import explain_write_errors
 from thresher.train.meter import EpochMetrics
 
 
@@ -30,7 +32,7 @@ class _TensorBoard:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))
+        self._writer: SummaryWriter | None = SummaryWriter(str(folder))
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
         values = {
@@ -43,11 +45,22 @@ class _TensorBoard:
         }
         if metrics.accuracy is not None:
             values["accuracy"] = metrics.accuracy
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, metrics.epoch)
+        if self._writer is None:
+            return
+        try:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, metrics.epoch)
+            self._writer.flush()
+        except OSError as error:  # its thread may fail at any later call, so it is given up
+            self._writer = None
+            warnings.warn(
+                f"TensorBoard events are no longer written ({error}); metrics.jsonl has it all.",
+                stacklevel=2,
+            )
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def open_events(folder: Path | None) -> Events:
@@ -55,6 +68,7 @@ def open_events(folder: Path | None) -> Events:
     if folder is None:
         return _NoEvents()
     try:
-        return _TensorBoard(folder)
+        with explain_write_errors(folder):
+            return _TensorBoard(folder)
     except ImportError:
         return _NoEvents()

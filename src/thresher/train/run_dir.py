@@ -226,10 +226,21 @@ class RunDir:
             raise UserError(f"{self.config} is not a run's configuration.")
         return body
 
-    def append_metrics(self, values: dict[str, Any]) -> None:
-        """Add one line to ``metrics.jsonl``."""
-        with explain_write_errors(self.metrics), self.metrics.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+    def append_metrics(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Add whole lines to ``metrics.jsonl``, all or none.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        text = "".join(json.dumps(values) + "\n" for values in lines)
+        with explain_write_errors(self.metrics), self.metrics.open("ab") as file:
+            size = file.tell()
+            try:
+                file.write(text.encode())
+                file.flush()
+            except OSError:
+                os.truncate(self.metrics, size)
+                raise
 
     def write_summary(self, values: dict[str, Any]) -> None:
         """Write the final figures."""

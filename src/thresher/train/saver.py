@@ -126,12 +126,16 @@ class Saver:
 
     def _commit(self, aside: Path, target: Path, meta: Mapping[str, Any]) -> None:
         """Wait for all ranks' parts, then make it count."""
+        # All of them first: who removes a failed directory must be the last one to write into it.
+        said = [
+            json.loads(self._store.get(f"{self._key}/{rank}"))
+            for rank in range(self._runtime.world_size)
+        ]
         hashes: dict[str, str] = {}
-        for rank in range(self._runtime.world_size):
-            said = json.loads(self._store.get(f"{self._key}/{rank}"))
-            if "error" in said:
-                raise UserError(said["error"])
-            hashes |= said["sha256"]
+        for one in said:
+            if "error" in one:
+                raise UserError(one["error"])
+            hashes |= one["sha256"]
         commit(aside, target, {**meta, "sha256": hashes})
         prune(self._folder, self._keep)
 
