@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-import timm
+import timm.optim
 import torch
 
 from thresher.config import Precision, ResolvedConfig, TrainConfig

@@ -145,9 +145,10 @@ class RunDir:
         with explain_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        mine = False
         try:
             give_up = time.monotonic() + LOCK_SECONDS
-            while not _try_lock(handle):
+            while not (mine := _try_lock(handle)):
                 if time.monotonic() > give_up:
                     raise UserError(
                         f"Another process is training into {self.path}. Wait for it, stop it, or"
@@ -156,8 +157,9 @@ class RunDir:
                 time.sleep(0.2)
             yield
         finally:
+            if mine:
+                self._remove_if_unused()
             os.close(handle)  # which gives the lock back
-            self._remove_if_unused()
 
     def _remove_if_unused(self) -> None:
         """Leave no trace of a run that was refused before it began."""
