@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"thresher: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("thresher: stopped by Ctrl-C.", file=sys.stderr)
+        if ranks.speaks_before_launch():
+            print("thresher: stopped by Ctrl-C.", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of our output left, as ``head`` does; that is no error.

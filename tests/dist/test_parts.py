@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 
@@ -18,6 +19,8 @@ from thresher.dist.gradients import flatten, running_statistics, unflatten_into
 from thresher.dist.group import Group
 from thresher.dist.store import HashStore
 from thresher.dist.watch import Watch
+from thresher.train.flags import Flags
+from thresher.train.interrupt import StopRequest
 
 
 def test_the_first_difference_is_named_with_its_rank() -> None:
@@ -154,3 +157,28 @@ def test_ranks_that_go_on_are_left_alone() -> None:
     finally:
         ranks_.close()
     assert ranks_.said == {}
+
+
+def test_batches_of_an_evaluation_do_not_shift_the_blame() -> None:
+    """Ranks have different numbers of them; only what all do alike is compared."""
+    ranks_ = Ranks(2, timeout=0.5)
+    try:
+        for _ in range(10):
+            ranks_.watches[0].tick(alike=False)
+        ranks_.watches[1].tick()  # has done a step that rank 0 has not
+        assert ranks_.ended.wait(20)
+        time.sleep(1)
+    finally:
+        ranks_.close()
+    assert all(said is None or said.startswith("rank 0 ") for said in ranks_.said.values())
+
+
+def test_large_jobs_look_at_the_clock_as_often() -> None:
+    class Many:
+        world_size = 1024
+
+    flags = Flags(Many(), StopRequest())  # type: ignore[arg-type]
+    looks = [step for step in range(1000) if flags.looks_at_the_clock(step)]
+    assert looks[0] == 0
+    assert all(flags.asks(step) for step in looks)
+    assert max(b - a for a, b in itertools.pairwise(looks)) <= 64

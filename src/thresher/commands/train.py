@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 
 from thresher import ranks
@@ -45,7 +47,7 @@ def run(words: Sequence[str]) -> int:
         raise UserError(
             "A run that may be started again needs --out: its directory, to go on from there."
         )
-    if count and out is not None and RunDir(out).holds_run and not given["resume"]:
+    if count and out is not None and not given["resume"] and _began(out, given["overwrite"]):
         # The launcher started all processes again after one failed.
         given = parser.parse(["--config", str(RunDir(out).config), *words])
         given["resume"], given["overwrite"] = True, False
@@ -83,8 +85,10 @@ def run(words: Sequence[str]) -> int:
                 f"thresher: {lost}. Everything saved so far is whole; go on with:"
                 f" thresher train --resume --out {out}",
                 file=sys.stderr,
+                flush=True,
             )
-        return PEERS_LOST
+        # A thread may wait for what the lost one would have saved; nothing half-written counts.
+        os._exit(PEERS_LOST)
     if ranks.rank() != 0:
         return 0
     out = result.path
@@ -105,6 +109,15 @@ def run(words: Sequence[str]) -> int:
         markup=False,
     )
     return 0
+
+
+def _began(out: Path, overwrite: bool) -> bool:
+    """Whether the run in ``out`` is the one that this launch began, not one to be replaced."""
+    run = RunDir(out)
+    if not run.holds_run:
+        return False
+    launched = psutil.Process(os.getppid()).create_time()
+    return not overwrite or run.config.stat().st_mtime >= launched
 
 
 def _parser() -> Parser:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from thresher.dist.group import Group
 from thresher.errors import UserError
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over the ranks: every rank's part of it gets the sum of all ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, group: dist.ProcessGroup | None) -> Tensor:  # noqa: D102
+        ctx.group = group
+        values = values.clone()
+        dist.all_reduce(values, group=group)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: D102
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient, group=ctx.group)
+        return gradient, None
 
 
 class _SharedBatchNorm2d(nn.BatchNorm2d):
@@ -27,10 +45,10 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
         wide = x.float()
         count = wide.new_tensor([wide.numel() / wide.shape[1]])
         sums = torch.cat([wide.sum(dim=(0, 2, 3)), wide.square().sum(dim=(0, 2, 3)), count])
-        sums = all_reduce(sums, group=self.group or dist.group.WORLD)  # type: ignore[no-untyped-call]
+        sums = _Sum.apply(sums, self.group)
         total = sums[-1].detach()
         mean, square = (sums[:-1] / total).view(2, -1)
-        variance = square - mean.square()
+        variance = (square - mean.square()).clamp(min=0)  # rounding may go below
         with torch.no_grad():
             share = self.momentum if self.momentum is not None else 0.1
             assert self.running_mean is not None

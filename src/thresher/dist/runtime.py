@@ -10,6 +10,7 @@ import gc
 import itertools
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -31,6 +32,7 @@ from thresher.dist.errors import name_lost_peers
 from thresher.dist.gradients import Exchange
 from thresher.dist.group import Group, Pending, Twin
 from thresher.dist.meeting import meet
+from thresher.dist.start import check_accelerator, join, make_fabric, set_timeout
 from thresher.dist.store import HashStore, Store, TCPStore
 from thresher.dist.watch import Watch
 from thresher.errors import UserError
@@ -40,10 +42,6 @@ logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 T = TypeVar("T")
-_FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {
-    "fp32": "32-true",
-    "bf16": "bf16-mixed",
-}
 
 
 class Runtime:
@@ -75,29 +73,34 @@ class Runtime:
         alone: bool = False,
     ) -> None:
         around = Surroundings(LightningEnvironment(), 1, 1) if alone else surroundings()
-        kind = _check_accelerator(accelerator, around)
+        kind = check_accelerator(accelerator, around)
         self.world_size = around.world_size
         self.local_size = around.local_size
         self._peer_timeout = peer_timeout
-        self._fabric = _fabric(kind, precision, around)
+        self._fabric = make_fabric(kind, precision, around)
         if self.world_size > 1:
             self.rank = around.cluster.global_rank()
             try:
-                _join(around, kind, peer_timeout)
+                join(around, kind, peer_timeout)
             except UserError as error:  # the first rank may be the one that is missing
                 raise self.report(error) if self.rank == 1 else error from None
         self._fabric.launch()  # which finds the group made already
         self._longest = datetime.timedelta(seconds=4 * peer_timeout + 60)
         if self.world_size > 1:
-            # From here on the watch names who stalls; a collective's own time-out names nobody.
-            _set_timeout(self._longest)
+            # While training the watch names who stalls, a collective's own time-out names nobody;
+            # and before, the first rank may take long to open the data.
+            set_timeout(self._longest)
         self.rank = self._fabric.global_rank
         self.device = self._fabric.device
-        self.group, self.twin = self._place(placement, precision)
-        self._store = self._open_shared_store()
         self._watch: Watch | None = None
-        mine = binding()
-        self.cores = share_of_cores(mine, self.gather(mine))
+        with self.name_lost_peers():
+            # Before anything that all must do alike.
+            self.require_equal({"--placement": placement, "the kind of device": kind})
+            self._refuse_shared_gpus()
+            self.group, self.twin = self._place(placement, precision)
+            self._store = self._open_shared_store()
+            mine = binding()
+            self.cores = share_of_cores(mine, self.gather(mine))
         if self.world_size > 1:
             torch.set_num_threads(self.cores)
 
@@ -132,8 +135,7 @@ class Runtime:
         if self.twin is not None and networks != 2:
             raise UserError(
                 f"--placement apart gives each half of the processes one of two networks, but"
-                f" '{method}' trains {networks}. Choose --placement together.",
-                told=not self.is_first,
+                f" '{method}' trains {networks}. Choose --placement together."
             )
 
     def share_statistics(self, network: nn.Module) -> nn.Module:
@@ -253,10 +255,10 @@ class Runtime:
                 self.connect, self.rank, self.world_size, self._peer_timeout, orphaned=orphaned
             )
 
-    def tick(self) -> None:
-        """Something was done: this rank does not stall."""
+    def tick(self, *, alike: bool = True) -> None:
+        """Something was done, if ``alike`` equally often by all: this rank does not stall."""
         if self._watch is not None:
-            self._watch.tick()
+            self._watch.tick(alike=alike)
 
     def name_lost_peers(self) -> AbstractContextManager[None]:
         """Inside, a broken connection is a ``PeersLostError``."""
@@ -274,15 +276,19 @@ class Runtime:
             self.barrier()
             self.stop_watching()
             self.barrier()
-        self.leave()
+        self.leave(in_order=True)
 
-    def leave(self) -> None:
-        """Part from the peers, whatever they do."""
+    def leave(self, *, in_order: bool = False) -> None:
+        """Part from the peers, whatever they do.
+
+        Args:
+            in_order: nothing is under way. On a GPU parting waits for exchanges that may never end,
+                so that without order the process just ends.
+        """
         self.stop_watching()
-        # On a GPU parting waits for exchanges that may never end; there only ``close`` may part.
-        if dist.is_initialized() and (self.device.type == "cpu" or sys.exception() is None):
-            # Networks wrapped for the group must go before it: destroying one whose group is gone
-            # ends the process.
+        if dist.is_initialized() and (in_order or self.device.type == "cpu"):
+            # A thread of gloo's that still holds a tensor when the interpreter ends aborts the
+            # process; so does a network that is wrapped for a group which is gone.
             gc.collect()
             dist.destroy_process_group()
 
@@ -295,7 +301,8 @@ class Runtime:
             return Group(self.rank, self.world_size), None
         if self.world_size % 2:
             raise UserError(
-                f"--placement apart needs an even number of processes, not {self.world_size}."
+                f"--placement apart needs an even number of processes, not {self.world_size}.",
+                told=not self.is_first,
             )
         half = self.world_size // 2
         handles = [
@@ -310,6 +317,19 @@ class Runtime:
             Group(place, half, handle),
             Twin((self.rank + half) % self.world_size, mine, dtype),
         )
+
+    def _refuse_shared_gpus(self) -> None:
+        """NCCL cannot serve two ranks on one GPU, and says so in words of its own."""
+        if self.device.type != "cuda" or self.world_size == 1:
+            return
+        mine = (socket.gethostname(), str(torch.cuda.get_device_properties(self.device).uuid))
+        everyone = self.gather(mine)
+        if len(set(everyone)) < len(everyone):
+            raise UserError(
+                f"{self.world_size} processes were started, but they have only"
+                f" {len(set(everyone))} GPUs. Start one process for each GPU.",
+                told=not self.is_first,
+            )
 
     def _open_shared_store(self) -> Store:
         """Hosted by the first rank: a launcher's own store ends with the launcher."""
@@ -334,75 +354,3 @@ def _attempt(action: Callable[[], None]) -> str | None:
     except UserError as error:
         return str(error)
     return None
-
-
-def _check_accelerator(accelerator: str, around: Surroundings) -> str:
-    if accelerator not in ("auto", "cpu", "cuda", "mps"):
-        raise UserError(f"--accelerator {accelerator}: choose cpu, cuda, mps or auto.")
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise UserError("--accelerator cuda: PyTorch finds no CUDA device on this machine.")
-    if accelerator == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--accelerator mps: PyTorch finds no such device on this machine.")
-    kind = accelerator
-    if kind == "auto":
-        mps = torch.backends.mps.is_available() and around.world_size == 1
-        kind = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    if kind == "mps" and around.world_size > 1:
-        raise UserError("--accelerator mps trains with one process only; choose cpu for several.")
-    if kind == "cuda" and 1 < torch.cuda.device_count() < around.local_size:
-        raise UserError(
-            f"{around.local_size} processes run on this machine, but PyTorch finds"
-            f" {torch.cuda.device_count()} CUDA devices. Start one process for each."
-        )
-    return kind
-
-
-def _fabric(kind: str, precision: Precision, around: Surroundings) -> Fabric:
-    if around.world_size == 1:
-        return Fabric(
-            accelerator=kind,
-            devices=1,
-            precision=_FABRIC_PRECISION[precision],
-            plugins=[around.cluster],
-        )
-    if kind == "cuda":
-        # With one visible device per process the launcher has chosen; else each takes its own.
-        visible = torch.cuda.device_count()
-        devices = [
-            torch.device("cuda", local if visible > 1 else 0)
-            for local in itertools.islice(itertools.count(), around.local_size)
-        ]
-    else:
-        devices = [torch.device("cpu")] * around.local_size
-    strategy = DDPStrategy(
-        parallel_devices=devices,
-        cluster_environment=around.cluster,
-        process_group_backend=_backend(kind),
-    )
-    nodes = -(-around.world_size // around.local_size)
-    return Fabric(strategy=strategy, num_nodes=nodes, precision=_FABRIC_PRECISION[precision])
-
-
-def _join(around: Surroundings, kind: str, timeout: float) -> None:
-    """Meet the other ranks and make the group of all."""
-    host, port = around.cluster.main_address, around.cluster.main_port
-    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = host, str(port)
-    rank = around.cluster.global_rank()
-    dist.init_process_group(
-        _backend(kind),
-        store=meet(host, port, rank, around.world_size, timeout),
-        rank=rank,
-        world_size=around.world_size,
-        timeout=datetime.timedelta(seconds=timeout),
-    )
-
-
-def _backend(kind: str) -> str:
-    """Flags and objects travel between hosts' memories, whatever trains."""
-    return "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
-
-
-def _set_timeout(timeout: datetime.timedelta) -> None:
-    """Of all later collectives; PyTorch renamed the function after 2.11."""
-    change = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
-    change(timeout, dist.group.WORLD)

@@ -1,8 +1,9 @@
 """Notices a rank that stalls or is gone, and names it.
 
-Every rank counts what it does (steps, sums, batches of an evaluation) and writes the count into a
-store every few seconds. A rank whose own count stands still for the time-out looks at all counts
-twice: who does not even write is stopped or dead; else who has counted least holds up the rest.
+Every rank counts what it does and writes into a store, every few seconds, how many of the things it
+has done that all ranks do alike (steps, sums). A rank that has done nothing for the time-out looks at
+all counts twice: who does not even write is stopped or dead; else who has counted least holds up the
+rest.
 A collective that waits for a lost peer cannot be called off, so the process ends itself.
 """
 
@@ -20,6 +21,8 @@ from thresher.dist.errors import PEERS_LOST
 from thresher.dist.store import Store
 
 _LONGEST_BEAT = 5.0
+_PARENT = os.getppid()
+"""Taken down when the process starts, which is long before there is anything to watch."""
 
 
 class Watch:
@@ -49,16 +52,17 @@ class Watch:
         self._end = end or _exit
         self._orphaned = orphaned
         self._count = 0
+        self._activity = 0
         self._beats = 0
         self._stop = threading.Event()
-        self._parent = os.getppid()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._beat()
         self._thread.start()
 
-    def tick(self) -> None:
-        """Something was done."""
-        self._count += 1
+    def tick(self, *, alike: bool = True) -> None:
+        """Something was done; ``alike`` if every rank does it equally often."""
+        self._activity += 1
+        self._count += alike
 
     def close(self) -> None:
         """Stop watching."""
@@ -67,14 +71,14 @@ class Watch:
 
     def _run(self) -> None:
         pause = min(_LONGEST_BEAT, self._timeout / 4)
-        seen, since = self._count, time.monotonic()
+        seen, since = self._activity, time.monotonic()
         while not self._stop.wait(pause):
-            if self._orphaned is not None and os.getppid() != self._parent:
+            if self._orphaned is not None and os.getppid() != _PARENT:
                 self._orphaned()
                 self._orphaned = None
             now = time.monotonic()
-            if self._count != seen:
-                seen, since = self._count, now
+            if self._activity != seen:
+                seen, since = self._activity, now
             try:
                 self._beat()
                 if now - since > self._timeout:
@@ -83,7 +87,7 @@ class Watch:
             except (RuntimeError, dist.DistError):
                 if self._stop.is_set():
                     return
-                self._end("rank 0 is gone")
+                self._end("rank 0 is gone" if self._rank == 1 else None)
                 return
 
     def _beat(self) -> None:

@@ -158,7 +158,7 @@ def learner_maker(config: ResolvedConfig, num_classes: int, runtime: Runtime) ->
     """Makes networks whose start depends on (seed, network, round) alone."""
 
     def make(network: int, round_index: int) -> Learner:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([runtime.device] if runtime.device.type == "cuda" else []):
             torch.manual_seed(config.seed * 1_000_003 + round_index * 1_009 + network)
             weights = Path(config.init_weights) if config.init_weights else None
             model = create_model(
@@ -205,7 +205,7 @@ class Measure:
         predict = team.predict(self.teacher)
 
         def predict_and_tell(images: Tensor) -> list[Tensor]:
-            self.runtime.tick()
+            self.runtime.tick(alike=False)
             return predict(images)
 
         own = score(

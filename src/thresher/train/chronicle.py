@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from types import TracebackType
@@ -51,6 +52,9 @@ class Chronicle:
         trace: TracebackType | None,
     ) -> None:
         self._display.__exit__(kind, error, trace)
+        if self._unwritten:
+            with contextlib.suppress(UserError):  # it has been said already
+                self._run.append_metrics(self._unwritten)
         self._events.close()
 
     def _on_start(self, epoch: int) -> None:

@@ -9,6 +9,11 @@ from thresher.dist.group import Pending
 from thresher.dist.runtime import Runtime
 from thresher.train.interrupt import StopRequest
 
+CLOCK_EVERY = 50
+"""Steps between two looks at the clock and, on a GPU, at the losses' finiteness."""
+_LONGEST = 16
+"""Steps between two questions at most: who sends SIGTERM does not wait for long."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -37,11 +42,19 @@ class Flags:
         self._runtime = runtime
         self._stop = stop
         # A sum over very many hosts takes longer than a short step; then not every step asks.
-        self._every = 1 + runtime.world_size // 8
+        self._every = min(_LONGEST, 1 + runtime.world_size // 8)
+
+    def asks(self, step: int) -> bool:
+        """Whether the ranks ask one another at this step of an epoch; at step 0 they do."""
+        return step % self._every == 0
+
+    def looks_at_the_clock(self, step: int) -> bool:
+        """Whether it is the first of some steps that asks: looking has a price, too."""
+        return self.asks(step) and step % CLOCK_EVERY < self._every
 
     def start(self, step: int, *, save: bool, broken: bool) -> Pending | None:
         """Begin to ask, if this is a step to do so; ``save`` is the first rank's to say."""
-        if step % self._every:
+        if not self.asks(step):
             return None
         return self._runtime.start_flags(
             [

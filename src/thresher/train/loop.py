@@ -30,9 +30,6 @@ from thresher.train.team import Team
 from thresher.train.together import Together
 from thresher.types import Progress
 
-CLOCK_EVERY = 50
-"""Steps between two looks at the clock and, on a GPU, at the losses' finiteness."""
-
 
 @dataclass(frozen=True)
 class Listener:
@@ -152,8 +149,8 @@ class Loop:
 
     def _ask(self, flags: Flags, step: int) -> Any:
         """Find out whether any rank wants to stop, must save, or has lost its way."""
-        on_clock = step % CLOCK_EVERY == 0
-        look = self.runtime.device.type == "cpu" or on_clock
+        on_clock = flags.looks_at_the_clock(step)
+        look = on_clock or (self.runtime.device.type == "cpu" and flags.asks(step))
         broken = look and not self._meter.is_finite()
         return flags.start(step, save=on_clock and self._save_is_due(), broken=broken)
 
@@ -228,13 +225,14 @@ class Loop:
 
     def _save(self, epoch: int, step: int) -> None:
         """Begin to save; a finite loss may still have had a gradient that is not."""
-        if not self.team.has_finite_weights():
+        broken = self.runtime.start_flags([float(not self.team.has_finite_weights())]).wait()
+        if broken.item():
             self._saver.wait()
             raise UserError(
                 "The weights are no longer finite. Lower the learning rate (--lr, now"
                 f" {self.config.lr:g}) or use --precision fp32. The last good checkpoint stays"
                 f" in {self._checkpoints}.",
-                told=self.runtime.group.rank != 0,
+                told=not self.runtime.is_first,
             )
         learners = self.team.learners
         parts = parts_of(self.runtime, learners, self.ledger, self._meter, self.feed.loader)

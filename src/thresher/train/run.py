@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import platform
 import time
 from collections import ChainMap
 from dataclasses import dataclass
@@ -13,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 import yaml
 from rich.console import Console
 
-from thresher import __version__
 from thresher.config import ResolvedConfig, TrainConfig
 from thresher.dist.runtime import Runtime
 from thresher.errors import UserError
@@ -29,11 +26,13 @@ from thresher.sources.manifest import Manifest
 from thresher.train import build, fit
 from thresher.train.chronicle import Chronicle
 from thresher.train.data import TrainData, open_training_data
+from thresher.train.facts import common_facts, versions
 from thresher.train.finish import write_ledger_table, write_networks
 from thresher.train.interrupt import Interrupted
+from thresher.train.learner import MakeLearner
 from thresher.train.loop import Loop
 from thresher.train.resolve import Facts, accelerator_of, best_precision, check, resolve
-from thresher.train.resume import MAY_DIFFER, fingerprint, require_same
+from thresher.train.resume import require_same
 from thresher.train.run_dir import RunDir
 
 
@@ -122,13 +121,13 @@ def _train(
     data = runtime.first_then_all(lambda: open_training_data(config))
     facts = Facts(len(data.train.ids), data.median_side, runtime.device.type, runtime.cores)
     resolved = resolve(config, facts)
-    runtime.require_equal(_common(resolved, method_options, data, runtime))
+    runtime.require_equal(common_facts(resolved, method_options, data, runtime))
     if config.batch_size == "auto":
         batch = _fitting_batch(resolved, method_options, data, run, runtime, resume)
         resolved = resolve(dataclasses.replace(config, batch_size=batch), facts)
     if resume:
         runtime.on_first(lambda: require_same(run, resolved, method_options, data))
-        if runtime.broadcast(run.summary.is_file()):
+        if runtime.broadcast(runtime.is_first and run.summary.is_file()):
             console.print(f"{run.path} is finished; nothing is left to train.", highlight=False)
             return _finished(run)
     classes = data.train.manifest.classes
@@ -143,10 +142,16 @@ def _train(
         return method, feed, measure
 
     method, feed, measure = runtime.settle(make_parts)  # before anything is written
-    runtime.on_first(lambda: run.prepare(resume=resume))
-    if runtime.is_first and not resume:
-        run.write_config(resolved, method_options)
-        data.train.manifest.save(run.manifest)
+
+    def begin() -> None:
+        run.prepare(resume=resume)
+        if not resume:
+            data.train.manifest.save(run.manifest)
+            run.write_config(resolved, method_options)
+
+    runtime.on_first(begin)
+    # Dropout must not be the same on all ranks.
+    torch.manual_seed(resolved.seed * 1_000_003 + runtime.rank)
     _announce(console, resolved, data, feed.loader.cache.why, run.path, runtime)
     with Chronicle(run, console, feed.order.steps, data.measured_on, runtime) as chronicle:
         loop = Loop(
@@ -166,7 +171,7 @@ def _train(
         except (RuntimeError, MemoryError) as error:
             if not fit.is_out_of_memory(error):
                 raise
-            attempt = fit.step_of(resolved, method, make_learner, runtime)
+            attempt = fit.step_of(resolved, method, _alone(resolved, data, runtime), runtime)
             raise fit.explain(error, resolved, attempt, runtime) from None
         finally:
             feed.close()
@@ -179,26 +184,23 @@ def _train(
     # A resumed run's own manifest may know of images that this part of it did not meet.
     known = Manifest.load(run.manifest) if resume and runtime.is_first else data.train.manifest
     manifest = known.with_states(unreadable)
-    if runtime.is_first:
-        manifest.save(run.manifest)
+    runtime.on_first(lambda: manifest.save(run.manifest))
     write_ledger_table(run.ledger, manifest, loop.ledger, method.judge(loop.history), runtime)
     accuracy = loop.last.accuracy if loop.last else None
     result = RunResult(run.path, accuracy, data.measured_on, time.perf_counter() - started)
-    if runtime.is_first:
-        run.write_summary(
-            {
-                "accuracy": accuracy,
-                "accuracy_against": data.measured_on,
-                "num_samples": len(data.train.ids),
-                "num_unusable": int(np.sum(~manifest.usable)),
-                "num_unreadable_measured": len(unmeasured),
-                "num_unreadable_clean": len(unclean),
-                "seconds": round(result.seconds, 1),
-                "world_size": runtime.world_size,
-                "placement": resolved.placement,
-                **_versions(),
-            }
-        )
+    summary = {
+        "accuracy": accuracy,
+        "accuracy_against": data.measured_on,
+        "num_samples": len(data.train.ids),
+        "num_unusable": int(np.sum(~manifest.usable)),
+        "num_unreadable_measured": len(unmeasured),
+        "num_unreadable_clean": len(unclean),
+        "seconds": round(result.seconds, 1),
+        "world_size": runtime.world_size,
+        "placement": resolved.placement,
+        **versions(),
+    }
+    runtime.on_first(lambda: run.write_summary(summary))
     return result
 
 
@@ -215,9 +217,15 @@ def _fitting_batch(
         saved = runtime.broadcast(runtime.on_first(run.read_config))
         assert saved is not None
         return int(saved["batch_size"])
-    method = build.build_method(config, method_options, data)
-    make_learner = build.learner_maker(config, len(data.train.manifest.classes), runtime)
-    return fit.find_batch(config, fit.step_of(config, method, make_learner, runtime), runtime)
+    method = runtime.settle(lambda: build.build_method(config, method_options, data))
+    attempt = fit.step_of(config, method, _alone(config, data, runtime), runtime)
+    return fit.find_batch(config, attempt, runtime)
+
+
+def _alone(config: ResolvedConfig, data: TrainData, runtime: Runtime) -> MakeLearner:
+    """Networks that one rank may try by itself: batch statistics would wait for the others."""
+    quiet = dataclasses.replace(config, sync_batchnorm=False)
+    return build.learner_maker(quiet, len(data.train.manifest.classes), runtime)
 
 
 def _unreadable(
@@ -231,40 +239,6 @@ def _unreadable(
     )
     trained, measured, clean = zip(*runtime.gather(own), strict=True)
     return dict(ChainMap(*trained)), dict(ChainMap(*measured)), dict(ChainMap(*clean))
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "thresher": __version__,
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _common(
-    config: ResolvedConfig, options: Any, data: TrainData, runtime: Runtime
-) -> dict[str, Any]:
-    """What must be the same on every rank, by names for people."""
-    if runtime.world_size == 1:
-        return {}
-    settings = {
-        f"--{name.replace('_', '-')}": value
-        for name, value in dataclasses.asdict(config).items()
-        if name not in MAY_DIFFER
-    }
-    own = {f"--{config.method}.{k}": v for k, v in dataclasses.asdict(options).items()}
-    versions = {f"the version of {name}": text for name, text in _versions().items()}
-    manifest = data.train.manifest
-    return {
-        **versions,
-        "--placement": config.placement,
-        **settings,
-        **own,
-        "the number of images": len(manifest),
-        "the list of classes": ", ".join(manifest.classes),
-        "the fingerprint of names and labels": fingerprint(manifest)[:12],
-    }
 
 
 def _finished(run: RunDir) -> RunResult:

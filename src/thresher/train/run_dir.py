@@ -115,7 +115,7 @@ class RunDir:
                 return
             if not self.path.is_dir():
                 raise UserError(f"--out {self.path} is a file. Name a directory.")
-            if all(path.name == _LOCK for path in self.path.iterdir()):
+            if self._is_half_begun():
                 return
             if not self.holds_run:
                 raise UserError(
@@ -160,6 +160,17 @@ class RunDir:
             if mine:
                 self._remove_if_unused()
             os.close(handle)  # which gives the lock back
+
+    def _is_half_begun(self) -> bool:
+        """Whether all there is was left by a run of ours that ended before it began to train."""
+        there = list(self.path.iterdir())
+        if not there:
+            return True
+        return (
+            (self.path / _LOCK).exists()
+            and not self.holds_run
+            and all(p.name == _LOCK or any(p.match(name) for name in _WRITTEN) for p in there)
+        )
 
     def _remove_if_unused(self) -> None:
         """Leave no trace of a run that was refused before it began."""

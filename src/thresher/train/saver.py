@@ -110,7 +110,7 @@ class Saver:
         said: dict[str, Any]
         try:
             said = {"sha256": write_parts(aside, parts)}
-        except UserError as error:
+        except (UserError, OSError) as error:
             said = {"error": str(error)}
         self._store.set(f"{self._key}/{self._runtime.rank}", json.dumps(said))
         if not self._runtime.is_first:
@@ -118,7 +118,7 @@ class Saver:
         outcome = ""
         try:
             self._commit(aside, target, meta)
-        except UserError as error:
+        except (UserError, OSError) as error:
             outcome = str(error)
             shutil.rmtree(aside, ignore_errors=True)
             warnings.warn(f"No checkpoint was written: {outcome}", stacklevel=2)
