@@ -143,6 +143,7 @@ class RunDir:
                 was killed need some time to save and leave.
         """
         with explain_write_errors(self.path):
+            made = [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         mine = False
@@ -158,7 +159,7 @@ class RunDir:
             yield
         finally:
             if mine:
-                self._remove_if_unused()
+                self._remove_if_unused(made)
             os.close(handle)  # which gives the lock back
 
     def _is_half_begun(self) -> bool:
@@ -172,12 +173,13 @@ class RunDir:
             and all(p.name == _LOCK or any(p.match(name) for name in _WRITTEN) for p in there)
         )
 
-    def _remove_if_unused(self) -> None:
+    def _remove_if_unused(self, made: Sequence[Path]) -> None:
         """Leave no trace of a run that was refused before it began."""
         if [path.name for path in self.path.iterdir()] == [_LOCK]:
             (self.path / _LOCK).unlink()
-            with contextlib.suppress(OSError):  # a second process may wait for the lock
-                self.path.rmdir()
+            for folder in made:
+                with contextlib.suppress(OSError):  # a second process may wait for the lock
+                    folder.rmdir()
 
     def prepare(self, *, resume: bool) -> None:
         """Make the directory ready, without what an older run left there unless it goes on.
