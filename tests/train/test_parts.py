@@ -182,7 +182,9 @@ def test_half_written_checkpoints_do_not_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_full_disk_is_a_sentence_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_sentence_and_keeps_the_last_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=False)
@@ -191,13 +193,10 @@ def test_a_full_disk_is_a_sentence_and_keeps_the_last_checkpoint(tmp_path: Path)
     try:
         save(small, 1)
         saver = Saver(small, Runtime("cpu", "fp32"), 2, token="t")
-
-        def save_while_training_goes_on() -> None:
-            saver.save(2, 0, {"network-0": {"x": torch.zeros(10**6)}}, {})
-            saver.wait()
-
-        with pytest.warns(UserWarning, match="No checkpoint was written: No space left to write"):
-            save_while_training_goes_on()
+        saver.save(2, 0, {"network-0": {"x": torch.zeros(10**6)}}, {})
+        saver.wait()
+        said = capsys.readouterr().err
+        assert "no checkpoint was written, training goes on: No space left to write" in said
         with pytest.raises(UserError, match="No space left to write"):
             saver.finish()
         assert [path.name for path in small.iterdir()] == ["000001-000000"]

@@ -108,7 +108,7 @@ class Loop:
                 # At step 0 every rank asks, however many there are.
                 verdict = flags.read(flags.start(0, save=self._save_is_due(), broken=False))
                 if last or verdict.stop or verdict.save:
-                    self._save(current + 1, 0)
+                    self._save(current + 1, 0, last=last or verdict.stop > 0)
                 if verdict.stop and not last:
                     self._leave(verdict)
             self._saver.finish()
@@ -142,7 +142,7 @@ class Loop:
             self.runtime.tick()
             self._listener.on_step(progress, self._metrics_so_far)
             if step + 1 < steps and (verdict.stop or verdict.save):
-                self._save(epoch, step + 1)
+                self._save(epoch, step + 1, last=verdict.stop > 0)
                 if verdict.stop:
                     self._leave(verdict)
         self._finish_epoch(progress)
@@ -223,7 +223,7 @@ class Loop:
     def _save_is_due(self) -> bool:
         return time.monotonic() - self._saved_at > 60 * self.config.checkpoint_minutes
 
-    def _save(self, epoch: int, step: int) -> None:
+    def _save(self, epoch: int, step: int, *, last: bool) -> None:
         """Begin to save; a finite loss may still have had a gradient that is not."""
         broken = self.runtime.start_flags([float(not self.team.has_finite_weights())]).wait()
         if broken.item():
@@ -237,7 +237,7 @@ class Loop:
         learners = self.team.learners
         parts = parts_of(self.runtime, learners, self.ledger, self._meter, self.feed.loader)
         meta = meta_of(self.runtime, self.last, epoch_ended=step == 0)
-        self._saver.save(epoch, step, parts, {**meta, **self._identity})
+        self._saver.save(epoch, step, parts, {**meta, **self._identity}, last=last)
         self._saved_at = time.monotonic()
 
     def _restore(self) -> tuple[int, int]:

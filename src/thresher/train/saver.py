@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Saver:
         self._token = token
         self._store = runtime.connect()
         self._count = 0
+        self._is_last = False
         self._failure: str | None = None
         self._unexpected: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -53,7 +54,13 @@ class Saver:
             remove_leftovers(folder)
 
     def save(
-        self, epoch: int, step: int, parts: Mapping[str, Any], meta: Mapping[str, Any]
+        self,
+        epoch: int,
+        step: int,
+        parts: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        *,
+        last: bool = False,
     ) -> None:
         """Copy the state and begin to write it; waits for the save before it.
 
@@ -61,8 +68,10 @@ class Saver:
             epoch, step: the position the state belongs to.
             parts: of this rank, file stem to what ``torch.save`` takes.
             meta: what the run is; JSON; of the first rank.
+            last: ``finish`` follows, and reports a failure.
         """
         self.wait()
+        self._is_last = last
         self._count += 1
         copy = {stem: _to_host(value) for stem, value in parts.items()}
         meta = {"epoch": epoch, "step": step, "world_size": self._runtime.world_size, **meta}
@@ -121,8 +130,13 @@ class Saver:
         except (UserError, OSError) as error:
             outcome = str(error)
             shutil.rmtree(aside, ignore_errors=True)
-            warnings.warn(f"No checkpoint was written: {outcome}", stacklevel=2)
         self._store.set(f"{self._key}/outcome", outcome)
+        if outcome and not self._is_last:
+            print(
+                f"thresher: no checkpoint was written, training goes on: {outcome}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _commit(self, aside: Path, target: Path, meta: Mapping[str, Any]) -> None:
         """Wait for all ranks' parts, then make it count."""
