@@ -105,7 +105,7 @@ class _Loop(Loop):
             work.checkpoints, {}, listener,
         )  # fmt: skip
 
-    def _save(self, epoch: int, step: int) -> None:
+    def _save(self, epoch: int, step: int, *, last: bool) -> None:
         """Nothing of this training is kept, not even if it is stopped."""
 
     def _fresh_team(self, round_index: int) -> Team:
