@@ -146,7 +146,7 @@ def terminate(run: Training, _: random.Random) -> None:
 
 def fill_disk(run: Training, _: random.Random) -> None:
     """Until a save has failed; training must go on meanwhile."""
-    before = run.log().count("No space left")
+    before = run.log().count("no checkpoint was written")
     ballast = run.out / "ballast"
     with ballast.open("wb") as file:
         try:
@@ -156,10 +156,10 @@ def fill_disk(run: Training, _: random.Random) -> None:
         except OSError:
             pass
     give_up = time.monotonic() + 30
-    while run.log().count("No space left") == before and time.monotonic() < give_up:
+    while run.log().count("no checkpoint was written") == before and time.monotonic() < give_up:
         time.sleep(0.05)
     ballast.unlink()
-    assert run.log().count("No space left") > before, "no save failed"
+    assert run.log().count("no checkpoint was written") > before, "no save failed"
     assert run.launcher.poll() is None, "a full disk ended the run"
 
 
