@@ -148,12 +148,8 @@ def fill_disk(run: Training, _: random.Random) -> None:
     """Until a save has failed; training must go on meanwhile."""
     before = run.log().count("no checkpoint was written")
     ballast = run.out / "ballast"
-    with ballast.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(1 << 12))
-                file.flush()
-        except OSError:
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(1 << 12)):
             pass
     give_up = time.monotonic() + 30
     while run.log().count("no checkpoint was written") == before and time.monotonic() < give_up:
