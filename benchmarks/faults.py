@@ -86,7 +86,7 @@ class Training:
         """Until a checkpoint newer than now is there; False if the run ended before."""
         before = self.newest()
         give_up = time.monotonic() + 120
-        while self.newest() == before:
+        while self.newest() <= before:
             if self.launcher.poll() is not None:
                 return False
             if time.monotonic() > give_up:
@@ -163,6 +163,8 @@ def damage(how: Callable[[Path], None]) -> Callable[[Training, random.Random], N
     """All processes die, and the newest checkpoint is not what it was."""
 
     def strike(run: Training, dice: random.Random) -> None:
+        while len(list(run.checkpoints.glob("0*-0*"))) < 2:
+            time.sleep(0.05)  # one to fall back on
         ranks = run.ranks()
         run.launcher.kill()
         for rank in ranks:
