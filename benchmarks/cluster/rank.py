@@ -132,8 +132,12 @@ def alone(runtime: Runtime, team: Team) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(team.part(last=False))
         if runtime.twin is not None:
-            mirror = mock.patch.object(runtime.twin, "both", lambda own: [own, own.detach()])
-            stack.enter_context(mirror)
+            mine = runtime.twin.mine
+
+            def mirrored(own: Tensor) -> list[Tensor]:
+                return [own if index == mine else own.detach() for index in range(2)]
+
+            stack.enter_context(mock.patch.object(runtime.twin, "both", mirrored))
         yield
 
 
