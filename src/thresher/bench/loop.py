@@ -84,7 +84,7 @@ def time_loop(
     return Timed(steps, seconds, parts.seconds() if by_part else {})
 
 
-class _Enough(Exception):  # noqa: N818
+class _Enough(Exception):  # noqa: N818 - no error: the measurement is over
     """All steps were made."""
 
 

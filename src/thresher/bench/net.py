@@ -11,6 +11,7 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from thresher.bench.clock import finish
+from thresher.bench.parts import mark
 from thresher.models.factory import create_model
 from thresher.types import Network
 
@@ -68,7 +69,7 @@ class Net:
         def note(weight: Tensor) -> None:
             assert weight.grad is not None
             if cuda:
-                event = _event()
+                event = mark()
                 events.append((event, weight.grad.nbytes))
             else:
                 found.append((time.perf_counter(), weight.grad.nbytes))
@@ -79,7 +80,7 @@ class Net:
             if weight.requires_grad
         ]
         finish(self._device)
-        first = _event() if cuda else None
+        first = mark() if cuda else None
         start = time.perf_counter()
         loss.backward()  # type: ignore[no-untyped-call]
         stop = time.perf_counter()
@@ -87,7 +88,7 @@ class Net:
             handle.remove()
         if first is None:
             return [((at - start) / (stop - start), size) for at, size in found]
-        last = _event()
+        last = mark()
         finish(self._device)
         whole = first.elapsed_time(last)
         return [(first.elapsed_time(event) / whole, size) for event, size in events]
@@ -126,13 +127,6 @@ class Net:
             logits: Tensor = self.average(images)
         self.logits += logits.numel()
         return logits.float()
-
-
-def _event() -> torch.cuda.Event:
-    """A mark on the device's stream."""
-    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    event.record()
-    return event
 
 
 def _floats(module: nn.Module) -> list[Tensor]:

@@ -51,9 +51,9 @@ class Parts:
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if self._device.type == "cuda":
-                start = _mark()
+                start = mark()
                 result = function(*args, **kwargs)
-                self._events.append((part, start, _mark()))
+                self._events.append((part, start, mark()))
                 return result
             started = time.perf_counter()
             result = function(*args, **kwargs)
@@ -78,7 +78,8 @@ class Parts:
         return {part: max(0.0, seconds) for part, seconds in total.items()}
 
 
-def _mark() -> torch.cuda.Event:
+def mark() -> torch.cuda.Event:
+    """A mark on the device's stream, with the time it is reached."""
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record()
     return event
