@@ -30,7 +30,7 @@ from thresher.ledger.ledger import Ledger
 from thresher.loader.augment import NUM_DRAWS
 from thresher.loader.draws import uniforms
 from thresher.methods import all_methods
-from thresher.methods.base import Task
+from thresher.methods.base import Task, with_mode
 from thresher.models.factory import create_model
 from thresher.train.build import build_augmentation
 from thresher.train.flags import Flags
@@ -101,7 +101,8 @@ def ours(
             for i, view in enumerate(method.views)
         )
         valid = torch.ones(batch, dtype=torch.bool)
-        progress = Progress(number % 30, 30, number, 10**6, 0, 1, number % 30, 30)
+        moment = Progress(number % 30, 30, number, 10**6, 0, 1, number % 30, 30)
+        progress = with_mode(method, moment)
         whole = Batch(positions, views, made.labels[place], valid)
         with contextlib.nullcontext() if exchange else alone(runtime, team):
             result = method.step(team.networks, whole, ledger.rows(positions), progress)
@@ -116,7 +117,8 @@ def ours(
         else:
             team._weights = None  # of a batch whose last part never comes
             for learner in learners.values():
-                learner.step(0.01)
+                learner.prepare(0.01)
+                learner.step()
 
     together.__enter__()
     return step, lambda: together.__exit__(None, None, None)

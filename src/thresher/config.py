@@ -66,6 +66,9 @@ class TrainConfig(DataOptions):
         "together", "apart: half of the processes hold one of two networks, half the other."
     )
     sync_batchnorm: bool = option(False, "Batch statistics over all processes, not each one's.")
+    capture: bool = option(
+        True, "Record training steps on a GPU and replay them; off to look for a mistake in one."
+    )
     compress_gradients: Compression = option("none", "bf16 halves what processes exchange.")
     accumulate: int = option(1, "Parts that a batch is computed in, one after the other.")
     peer_timeout: float = option(600.0, "Seconds to wait for a process that is missing or stalls.")

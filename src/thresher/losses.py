@@ -5,6 +5,7 @@ Shapes: logits float[B, C]; labels int64[B]; targets float[B, C], rows summing t
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,3 +21,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy to a distribution, -sum_c t_c log p_c, float[B]."""
     return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1)
+
+
+def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """float32[B, C]: PyTorch's own looks at the labels' range and so waits for some devices."""
+    zeros = torch.zeros(len(labels), num_classes, device=labels.device)
+    return zeros.scatter_(1, labels[:, None], 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
@@ -54,11 +54,15 @@ class Batch:
 class Progress:
     """Where the run stands. All counts start at 0.
 
+    In a recorded step ``epoch``, ``step`` and ``round_epoch`` are int64 scalars on the device: a
+    method may compute with them, but what it does must follow from ``mode`` alone.
+
     Attributes:
         epoch, epochs: of the whole run.
         step, steps: of the whole run.
         round, rounds: rounds of fresh networks; most methods have one.
         round_epoch, round_epochs: within the round.
+        mode: what the method's ``mode`` said of this moment.
     """
 
     epoch: int
@@ -69,6 +73,7 @@ class Progress:
     rounds: int = 1
     round_epoch: int = 0
     round_epochs: int = 1
+    mode: Hashable = None
 
     @property
     def fraction(self) -> float:

@@ -12,7 +12,7 @@ from thresher.errors import UserError
 from thresher.ledger.history import LedgerHistory
 from thresher.ledger.ledger import Ledger
 from thresher.methods import all_methods
-from thresher.methods.base import Method, Task
+from thresher.methods.base import Method, Task, with_mode
 from thresher.types import Batch, Network, Networks, Progress, StepResult
 
 CLASSES, SAMPLES, EPOCHS = 4, 24, 12
@@ -65,7 +65,7 @@ def progress_at(method: Method, epoch: int) -> Progress:
 def one_step(method: Method, ledger: Ledger, batch: Batch, epoch: int) -> StepResult:
     networks = Networks(tuple(make_network(index) for index in range(method.networks)))
     rows = ledger.rows(torch.arange(SAMPLES))
-    return method.step(networks, batch, rows, progress_at(method, epoch))
+    return method.step(networks, batch, rows, with_mode(method, progress_at(method, epoch)))
 
 
 @pytest.mark.parametrize("name", NAMES)

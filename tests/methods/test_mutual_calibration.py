@@ -9,7 +9,7 @@ import torch
 from thresher.errors import UserError
 from thresher.ledger.history import LedgerHistory
 from thresher.ledger.ledger import Ledger
-from thresher.methods.base import Task
+from thresher.methods.base import Task, with_mode
 from thresher.methods.belief import Belief, as_columns, recall, to_dense, to_sparse
 from thresher.methods.mutual_calibration import (
     MutualCalibration,
@@ -105,9 +105,8 @@ def test_step_by_hand() -> None:
         **as_columns("guess", to_sparse(torch.tensor([[1.0, 0.0]]), batch.labels)),
         "record_weight": torch.zeros(1),
     }
-    result = method.step(
-        networks, batch, history, Progress(20, 60, 0, 60, round=1, round_epochs=16)
-    )
+    early = Progress(20, 60, 0, 60, round=1, round_epochs=16)
+    result = method.step(networks, batch, history, with_mode(method, early))
     # Network 1: target (3/4, 1/4), weight 3/4; network 2: target (0, 1), weight 1.
     cross = 0.75 * math.log(4 / 3) + 0.25 * math.log(4)
     assert result.weight_sums[0].item() == pytest.approx(0.75)
@@ -133,7 +132,7 @@ def test_records_are_a_running_mean_without_bias_to_the_start() -> None:
 
         networks = Networks((Network(student, lambda images, z=logits: z),) * 2)
         rows = ledger.rows(torch.tensor([0]))
-        result = method.step(networks, batch, rows, late)
+        result = method.step(networks, batch, rows, with_mode(method, late))
         ledger.update(torch.tensor([0]), batch.valid, result.records)
     columns = ledger.columns
     mean = to_dense(recall(columns, "record_2", ledger.labels), 2)

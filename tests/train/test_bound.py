@@ -34,4 +34,4 @@ def test_waits_go_on_after_a_resume_and_never_shrink() -> None:
     other.load_state_dict(meter.state_dict())
     other.resume_clock(Waits(0.0, 0.0))
     # The exchange is estimated, and an estimate may fall.
-    assert other.so_far(Waits(0.5, -1.0)).waiting == (1.0, 0.0)
+    assert other.so_far(Waits(0.5, -1.0))[1].waiting == (1.0, 0.0)

@@ -15,6 +15,7 @@ from thresher.bench.clock import finish
 from thresher.bench.parts import Parts
 from thresher.bench.work import Work
 from thresher.loader.feed import Feed
+from thresher.loader.transfer import Sent
 from thresher.train.loop import Listener, Loop
 from thresher.train.team import Team
 from thresher.types import Batch, Progress
@@ -49,7 +50,7 @@ def time_loop(
         work: what to train; its epochs must have ``skip + steps`` steps or more.
         steps: to count.
         skip: steps before, in which memory is allocated and kernels are chosen.
-        by_part: time the parts too, which costs a little.
+        by_part: time the parts too, which costs a little; then no step is recorded on a GPU.
         heard: told of every step.
 
     Raises:
@@ -72,7 +73,8 @@ def time_loop(
         if progress.step + 1 == skip + steps:
             raise _Enough
 
-    loop = _Loop(work, Listener(_nothing, on_step, _nothing), parts if by_part else None)
+    listener = Listener(_nothing, on_step, _nothing, _nothing)
+    loop = _Loop(work, listener, parts if by_part else None)
     try:
         loop.run(resume=False)
     except _Enough:
@@ -94,26 +96,27 @@ class _Loop(Loop):
     def __init__(self, work: Work, listener: Listener, parts: Parts | None) -> None:
         # A copy, so that the next loop finds a method that is not timed.
         ledger, method, feed = work.make_ledger(), copy.copy(work.method), work.feed
+        config = work.config
         self._parts = parts
         if parts is not None:
+            config = dataclasses.replace(config, capture=False)
             parts.wrap(ledger, "ledger", "rows", "update")
             parts.wrap(method, "forward + loss", "step")
             own = {field.name: getattr(feed, field.name) for field in dataclasses.fields(feed)}
             feed = _TimedFeed(**own, clock=parts)
         super().__init__(
-            work.config, work.runtime, method, feed, ledger, work.make_learner, None,
+            config, work.runtime, method, feed, ledger, work.make_learner, None,
             work.checkpoints, {}, listener,
         )  # fmt: skip
 
     def _save(self, epoch: int, step: int, *, last: bool) -> None:
         """Nothing of this training is kept, not even if it is stopped."""
 
-    def _fresh_team(self, round_index: int) -> Team:
-        team = super()._fresh_team(round_index)
+    def _begin_round(self, index: int) -> None:
+        super()._begin_round(index)
         if self._parts is not None:
-            self._parts.wrap(team, "backward", "backward")
-            team.step = _apart(team, self._parts)  # type: ignore[assignment]
-        return team
+            self._parts.wrap(self.team, "backward", "backward")
+            self.team.step = _apart(self.team, self._parts)  # type: ignore[method-assign, assignment]
 
 
 def _apart(team: Team, parts: Parts) -> Callable[[float], None]:
@@ -136,19 +139,23 @@ class _TimedFeed(Feed):
 
     clock: Parts
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Batch, Tensor]]:
+    def sent(self, epoch: int, start: int = 0) -> Iterator[Sent]:
         """As the feed's own."""
-        batches = super().epoch(epoch, start)
-        take = self.clock.timed("augmentation", lambda: next(batches, None))
+        arriving = super().sent(epoch, start)
+        take = self.clock.timed("augmentation", lambda: next(arriving, None))
         while True:
             before = self.loader.wait_seconds
-            batch = take()
+            sent = take()
             waited = self.loader.wait_seconds - before
             self.clock.add("data wait", waited)
             self.clock.add("augmentation", -waited)
-            if batch is None:
+            if sent is None:
                 return
-            yield batch
+            yield sent
+
+    def batch(self, sent: Sent) -> tuple[Batch, Tensor]:
+        """As the feed's own."""
+        return self.clock.timed("augmentation", super().batch)(sent)
 
 
 def _nothing(_: Any) -> None:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from thresher.bench.clock import finish
 from thresher.bench.work import Work
+from thresher.methods.base import with_mode
 from thresher.types import Network, Networks, Progress
 
 _SECONDS = 0.3
@@ -83,7 +84,8 @@ def flops_per_step(work: Work) -> float:
     epochs = range(0, config.epochs, max(1, config.epochs // 10))
     total = 0
     for epoch in epochs:
-        progress = Progress(epoch, config.epochs, epoch, config.epochs, 0, 1, epoch, config.epochs)
+        moment = Progress(epoch, config.epochs, epoch, config.epochs, 0, 1, epoch, config.epochs)
+        progress = with_mode(method, moment)
         with FlopCounterMode(display=False) as counter:
             result = method.step(networks, batch, ledger.rows(positions), progress)
             for loss in result.loss_sums:

@@ -15,7 +15,7 @@ from thresher.ledger.ledger import Ledger
 from thresher.loader.augment import NUM_DRAWS, Augmentation
 from thresher.loader.draws import uniforms
 from thresher.methods import all_methods
-from thresher.methods.base import Method, Task
+from thresher.methods.base import Method, Task, with_mode
 from thresher.models.factory import data_config
 from thresher.types import Batch, Networks, Progress, StepResult
 
@@ -160,6 +160,7 @@ class Step:
             epoch=phase, epochs=PHASES, step=phase, steps=PHASES, rounds=len(self.method.rounds),
             round_epoch=phase, round_epochs=PHASES,
         )  # fmt: skip
+        progress = with_mode(self.method, progress)
         result = self.method.step(self._networks, batch, rows, progress)
         clock.mark("forward")
         return result

@@ -162,13 +162,15 @@ def _time(what: str, options: Any, make: Callable[[Runtime, Any], Work]) -> int:
         try:
             peak = measured_peak(runtime.device, work.config.precision)
             flops = flops_per_step(work)
-            timed = time_loop(work, options.steps, options.skip, by_part=True)
+            timed = whole = time_loop(work, options.steps, options.skip, by_part=True)
+            if runtime.device.type == "cuda":
+                whole = time_loop(work, options.steps, options.skip, by_part=False)
         except Interrupted as stop:
             return 128 + stop.signal
         finally:
             work.feed.close()
         if runtime.is_first:
-            report = report_of(what, work, timed, flops, peak)
+            report = report_of(what, work, timed, whole, flops, peak)
             show(report, Console())
             _write(report, options.json)
     return 0

@@ -6,6 +6,7 @@ function of its image and its row of draws, and the shapes never change.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -65,8 +66,7 @@ class Augmentation:
             images = self._distorted(images, draws[:, 1:6])
             images = self._recoloured(images, draws[:, 6:9])
             images = self._punched(images, draws[:, 9:11])
-        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
-        std = torch.tensor(self.std, device=images.device)[:, None, None]
+        mean, std = (_per_channel(values, images.device) for values in (self.mean, self.std))
         return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
     def _flipped(self, images: Tensor, draw: Tensor) -> Tensor:
@@ -108,8 +108,13 @@ class Augmentation:
         rows = (at[None, :] - draws[:, 0:1]).abs() < half
         columns = (at[None, :] - draws[:, 1:2]).abs() < half
         hole = (rows[:, :, None] & columns[:, None, :])[:, None]
-        fill = torch.tensor(self.mean, device=images.device)[None, :, None, None]
-        return torch.where(hole, fill, images)
+        return torch.where(hole, _per_channel(self.mean, images.device), images)
+
+
+@functools.lru_cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """float32[3, 1, 1], sent to the device once: each sending would make the host wait."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def shift(images: Tensor, reach: int, draws: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,18 +50,33 @@ class Feed:
         Yields:
             (batch of B / parts samples, their ledger rows int64[B / parts]).
         """
+        for sent in self.sent(epoch, start):
+            yield self.batch(sent)
+
+    def sent(self, epoch: int, start: int = 0) -> Iterator[Sent]:
+        """What the epoch's batches are made of, on the device, for ``batch`` to make them.
+
+        Shapes and types are those of the first one throughout, so that a recorded step may read
+        each from the same memory.
+        """
         served = (epoch * self.order.steps + start) * self.parts
-        clean = self.clean.endless(served) if self.clean else None
+        clean = self.clean.endless(served) if self.clean else itertools.repeat(())
         plan = self.order.positions(epoch)
         plan = plan.reshape(len(plan) * self.parts, -1)
         hosts = self.loader.batches(epoch, plan, start * self.parts)
-        for sent in self._transfer.ahead(hosts, lambda host: self._send(host, epoch)):
-            canvas, positions, ids, labels, valid, *draws = sent
-            views = tuple(
-                self.augmentation(canvas, view, draw)
-                for view, draw in zip(self.views, draws, strict=True)
-            )
-            yield Batch(ids, views, labels, valid, next(clean) if clean else None), positions
+        for own in self._transfer.ahead(hosts, lambda host: self._send(host, epoch)):
+            yield (*own, *next(clean))
+
+    def batch(self, sent: Sent) -> tuple[Batch, Tensor]:
+        """A batch with its views, computed on the device, and its ledger rows."""
+        num_own = 5 + len(self.views)
+        canvas, positions, ids, labels, valid, *draws = sent[:num_own]
+        views = tuple(
+            self.augmentation(canvas, view, draw)
+            for view, draw in zip(self.views, draws, strict=True)
+        )
+        clean = self.clean.batch(sent[num_own:])[0] if self.clean else None
+        return Batch(ids, views, labels, valid, clean), positions
 
     def close(self) -> None:
         """Stop the loaders' threads."""
@@ -68,12 +84,11 @@ class Feed:
         if self.clean is not None:
             self.clean.close()
 
-    def endless(self, served: int) -> Iterator[Batch]:
-        """Batches for ever, as if ``served`` of them had been taken before."""
+    def endless(self, served: int) -> Iterator[Sent]:
+        """What batches are made of, for ever, as if ``served`` of them had been taken before."""
         epoch, start = divmod(served, self.order.steps)
         while True:
-            for batch, _ in self.epoch(epoch, start):
-                yield batch
+            yield from self.sent(epoch, start)
             epoch, start = epoch + 1, 0
 
     @cached_property

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -57,13 +57,25 @@ class Method(Protocol):
             the history, in order, name to [size, ...]. A chunk is written before the next is made.
         """
 
+    def mode(self, progress: Progress) -> Hashable:
+        """Which of its ways to make a step is due, None if there is only one.
+
+        On a GPU a step is recorded once for each mode and then replayed, so ``step`` may branch on
+        ``progress.mode`` and on nothing else that changes from step to step.
+        """
+
     def step(
         self, networks: Networks, batch: Batch, history: Rows, progress: Progress
     ) -> StepResult:
-        """Judge one batch: losses, weights and what to record."""
+        """Judge one batch: losses, weights and what to record; no wait for the device."""
 
     def judge(self, history: History) -> Judgement:
         """Say in the end what to believe of each given label."""
+
+
+def with_mode(method: Method, progress: Progress) -> Progress:
+    """The moment as ``step`` is told of it."""
+    return replace(progress, mode=method.mode(progress))
 
 
 CHUNK = 2**14

@@ -56,6 +56,9 @@ class CrossEntropy:
         """Nothing to prepare: every sample counts."""
         return ()
 
+    def mode(self, progress: Progress) -> None:
+        """All steps are alike."""
+
     def step(
         self, networks: Networks, batch: Batch, history: Rows, progress: Progress
     ) -> StepResult:

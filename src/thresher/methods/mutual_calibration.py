@@ -29,12 +29,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from thresher.config import option
 from thresher.errors import UserError
-from thresher.losses import soft_cross_entropy
+from thresher.losses import one_hot, soft_cross_entropy
 from thresher.methods.base import (
     CHUNK,
     History,
@@ -119,6 +118,10 @@ class MutualCalibration:
             # averaged in.
             yield {**columns, "record_weight": torch.zeros_like(columns["trust"][:, 0])}
 
+    def mode(self, progress: Progress) -> bool:
+        """Whether the teachers' predictions are recorded."""
+        return progress.round_epoch + 1 > (1 - self.options.record_share) * progress.round_epochs
+
     def step(
         self, networks: Networks, batch: Batch, history: Rows, progress: Progress
     ) -> StepResult:
@@ -130,7 +133,7 @@ class MutualCalibration:
         clean_targets = None
         if batch.clean is not None:
             images += batch.clean.views
-            clean_targets = F.one_hot(batch.clean.labels, self.num_classes).float()
+            clean_targets = one_hot(batch.clean.labels, self.num_classes)
         stacked = torch.cat(images).contiguous(memory_format=torch.channels_last)
         loss_sums, weight_sums, probs, losses = [], [], [], []
         for logits, target in zip(networks.students(stacked), targets, strict=True):
@@ -150,7 +153,8 @@ class MutualCalibration:
             losses.append(loss)
             probs.append(of_weak.detach().softmax(dim=1))
         records = record_basics(probs, losses, batch.labels, list(history["trust"].unbind(dim=1)))
-        if self._is_recording(progress):
+        assert progress.mode is not None, "see with_mode"
+        if progress.mode:
             records |= self._record(networks, weak, batch.labels, history)
         return StepResult(tuple(loss_sums), tuple(weight_sums), records)
 
@@ -177,7 +181,7 @@ class MutualCalibration:
 
     def _targets(self, columns: Rows, labels: Tensor) -> list[Tensor]:
         """Equation (4) for each network, float[B, C]; plain labels while trust is 1."""
-        given = F.one_hot(labels, self.num_classes).float()
+        given = one_hot(labels, self.num_classes)
         guess = to_dense(recall(columns, "guess", labels), self.num_classes)
         return [
             w[:, None] * given + (1 - w[:, None]) * guess
@@ -187,9 +191,6 @@ class MutualCalibration:
     def _smoothed(self, targets: Tensor) -> Tensor:
         share = self.options.label_smoothing
         return targets * (1 - share) + share / self.num_classes
-
-    def _is_recording(self, progress: Progress) -> bool:
-        return progress.round_epoch + 1 > (1 - self.options.record_share) * progress.round_epochs
 
     def _record(
         self, networks: Networks, weak: Tensor, labels: Tensor, history: Rows

@@ -39,7 +39,9 @@ class Chronicle:
         self._unwritten: list[dict[str, Any]] = []
         self._events = open_events(run.events if self._is_first else None)
         self._display = Display(console, steps, measured_on, active=self._is_first)
-        self.listener = Listener(self._on_start, self._display.on_step, self._on_epoch)
+        self.listener = Listener(
+            self._on_start, self._display.on_step, self._on_epoch, self._display.note
+        )
 
     def __enter__(self) -> Chronicle:
         self._display.__enter__()

@@ -14,7 +14,7 @@ from thresher.config import ResolvedConfig
 from thresher.dist.runtime import Runtime
 from thresher.errors import UserError
 from thresher.ledger.ledger import Ledger
-from thresher.methods.base import Method
+from thresher.methods.base import Method, with_mode
 from thresher.train.learner import Learner, MakeLearner
 from thresher.types import Batch, Network, Networks, Progress
 
@@ -58,11 +58,13 @@ def step_of(
         whole = Batch(positions, views, ledger.labels, valid)
         # A method may do most in the last epoch.
         last = config.epochs - 1
-        progress = Progress(last, last + 1, last, last + 1, 0, 1, last, last + 1)
+        moment = Progress(last, last + 1, last, last + 1, 0, 1, last, last + 1)
+        progress = with_mode(method, moment)
         result = method.step(networks, whole, ledger.rows(positions), progress)
         torch.autograd.backward([result.loss_sums[index] for index in learners])
         for learner in learners.values():
-            learner.step(0.0)
+            learner.prepare(0.0)
+            learner.step()
 
     return attempt
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from thresher.config import ResolvedConfig
 from thresher.dist.runtime import Runtime
+from thresher.train.optimizer import make_optimizer
 
 
 class Learner:
@@ -29,29 +29,45 @@ class Learner:
         module = module.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(module).requires_grad_(False).eval()
         self.module = runtime.share_statistics(module) if config.sync_batchnorm else module
-        self.optimizer = create_optimizer_v2(
-            self.module,
-            opt=config.optimizer,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            momentum=0.9,
-        )
+        self.optimizer = make_optimizer(self.module, config, runtime.device)
         self._averaged = _float_pairs(self.ema, self.module)
         self._copied = _other_pairs(self.ema, self.module)
         self._updates = 0
+        self._share: float | Tensor = 0.0
 
     @property
     def gradients(self) -> list[Tensor]:
         """Those of the weights that took part in the last backward pass."""
         return [p.grad for p in self.module.parameters() if p.grad is not None]
 
-    def step(self, lr: float) -> None:
-        """One step down the gradients, then let the teacher follow."""
+    def prepare(self, lr: float) -> None:
+        """Say how far the next step goes; the teacher takes over what the student's age allows."""
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
+            rate = lr * group.get("lr_scale", 1.0)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self._updates += 1
+        # Young averages forget faster, so that the random start does not linger.
+        share = 1 - min(self._ema_decay, self._updates / (self._updates + 10))
+        if isinstance(self._share, Tensor):
+            self._share.fill_(share)
+        else:
+            self._share = share
+
+    def step(self) -> None:
+        """One step down the gradients, then let the teacher follow."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._follow()
+
+    def keep_scalars_on_device(self) -> None:
+        """Let a recorded ``step`` find in memory what ``prepare`` says."""
+        device = self._runtime.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = torch.tensor(float(group["lr"]), device=device)
+        self._share = torch.tensor(0.0, device=device)
 
     def predictor(self, *, teacher: bool) -> Callable[[Tensor], Tensor]:
         """Images to logits in eval mode, by the average of the weights or by the last ones."""
@@ -88,17 +104,23 @@ class Learner:
         self.module.load_state_dict(state["module"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(group["lr"])  # a tensor, if a recorded step left it
         self._updates = state["updates"]
 
     @torch.no_grad()
     def _follow(self) -> None:
-        self._updates += 1
-        # Young averages forget faster, so that the random start does not linger.
-        decay = min(self._ema_decay, self._updates / (self._updates + 10))
         averaged, sources = self._averaged
-        torch._foreach_lerp_(averaged, sources, 1 - decay)
-        for target, source in self._copied:
-            target.copy_(source)
+        if isinstance(self._share, Tensor):
+            # PyTorch interpolates lists by a number only, or slowly, one tensor at a time.
+            steps = torch._foreach_sub(sources, averaged)
+            torch._foreach_mul_(steps, self._share)
+            torch._foreach_add_(averaged, steps)
+        else:
+            torch._foreach_lerp_(averaged, sources, self._share)
+        targets, copied = self._copied
+        if targets:
+            torch._foreach_copy_(targets, copied)
 
 
 def _float_pairs(ema: nn.Module, module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
@@ -107,9 +129,10 @@ def _float_pairs(ema: nn.Module, module: nn.Module) -> tuple[list[Tensor], list[
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def _other_pairs(ema: nn.Module, module: nn.Module) -> list[tuple[Tensor, Tensor]]:
+def _other_pairs(ema: nn.Module, module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """Counters, copied."""
-    return [p for p in _pairs(ema, module) if not p[0].is_floating_point()]
+    pairs = [p for p in _pairs(ema, module) if not p[0].is_floating_point()]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
 def _pairs(ema: nn.Module, module: nn.Module) -> list[tuple[Tensor, Tensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from thresher.train.meter import EpochMetrics, Meter, Waits
 from thresher.train.saver import Saver
 from thresher.train.schedule import triangle
 from thresher.train.state import meta_of, parts_of, restore
+from thresher.train.steps import Steps, capture_for
 from thresher.train.team import Team
 from thresher.train.together import Together
 from thresher.types import Progress
@@ -38,6 +40,7 @@ class Listener:
     on_start: Callable[[int], None]
     on_step: Callable[[Progress, Callable[[Progress], EpochMetrics]], None]
     on_epoch: Callable[[EpochMetrics], None]
+    on_note: Callable[[str], None]
 
 
 class Loop:
@@ -78,6 +81,8 @@ class Loop:
         self.history = LedgerHistory(ledger, runtime.sum)
         self.last: EpochMetrics | None = None
         self.team: Team
+        self._steps: Steps
+        self._said: set[str] = set()
         self._make_learner = make_learner
         self._measure = measure
         self._checkpoints = checkpoints
@@ -117,28 +122,24 @@ class Loop:
         steps, parts = self.feed.order.steps, self.config.accumulate
         progress = self._progress(epoch, start)
         if start == 0:
-            self._meter = Meter(self.method.networks, self.runtime.device)
+            self._meter.reset()
             if progress.round_epoch == 0:
-                self.team = self._fresh_team(progress.round)
+                self._begin_round(progress.round)
             self.ledger.overwrite(self.method.begin_epoch(self.history, progress))
         self._meter.resume_clock(self._waits())
-        for place, (batch, positions) in enumerate(self.feed.epoch(epoch, start), start * parts):
+        for place, sent in enumerate(self.feed.sent(epoch, start), start * parts):
             step, part = divmod(place, parts)
-            last_part = part == parts - 1
             progress = self._progress(epoch, step)
-            rows = self.ledger.rows(positions)
-            with self.team.part(last_part):
-                result = self.method.step(self.team.networks, batch, rows, progress)
-                self._meter.add(result, batch.valid)
-                pending = self._ask(flags, step) if last_part else None
-                self.team.backward(result, last_part)
-            self.ledger.update(positions, batch.valid, result.records)
+            last_part = part == parts - 1
+            rate = self._learning_rate(progress)
+            ask = partial(self._ask, flags, step) if last_part else None
+            asked = self._steps.compute(sent, progress, rate, ask)
             if not last_part:
                 continue
-            verdict = flags.read(pending)
+            verdict = flags.read(asked)
             if verdict.broken:
                 self._refuse_non_finite(progress)
-            self.team.step(self._learning_rate(progress))
+            self._steps.apply(rate)
             self.runtime.tick()
             self._listener.on_step(progress, self._metrics_so_far)
             if step + 1 < steps and (verdict.stop or verdict.save):
@@ -158,12 +159,22 @@ class Loop:
         self._saver.finish()
         raise Interrupted(verdict.stop)
 
-    def _fresh_team(self, round_index: int) -> Team:
+    def _begin_round(self, index: int) -> None:
+        """Fresh networks, and nothing recorded of the old ones."""
         learners = {
-            index: self._make_learner(index, round_index)
-            for index in self.runtime.held(self.method.networks)
+            network: self._make_learner(network, index)
+            for network in self.runtime.held(self.method.networks)
         }
-        return Team(learners, self.method.networks, self.config, self.runtime, self._together)
+        num = self.method.networks
+        self.team = Team(learners, num, self.config, self.runtime, self._together)
+        captured = capture_for(self.config, self.runtime, self._together, num, self._say)
+        self._steps = Steps(self.method, self.feed, self.ledger, self._meter, self.team, captured)
+
+    def _say(self, line: str) -> None:
+        """Once a run, not once a round."""
+        if line not in self._said:
+            self._said.add(line)
+            self._listener.on_note(line)
 
     def _finish_epoch(self, progress: Progress) -> None:
         totals = self.runtime.sum(self._meter.sums)
@@ -178,11 +189,11 @@ class Loop:
         self._listener.on_epoch(self.last)
 
     def _metrics_so_far(self, progress: Progress) -> EpochMetrics:
-        """The epoch until now, as if all ranks were like this one; waits for the device."""
-        timing = self._meter.so_far(self._waits())
+        """The epoch until a moment ago, as if all ranks were like this one."""
+        sums, timing = self._meter.so_far(self._waits())
         rate = self._learning_rate(progress)
-        sums = self._meter.sums * self.runtime.group.size
-        return self._meter.summary(progress, timing, sums, None, rate)
+        totals = sums * self.runtime.group.size
+        return self._meter.summary(progress, timing, totals, None, rate)
 
     def _waits(self) -> Waits:
         exchange = self.team.sum_wait_seconds + self.team.gradient_wait_seconds
@@ -249,7 +260,7 @@ class Loop:
         epoch, step = int(meta["epoch"]), int(meta["step"])
         # At a round's first step the loop makes fresh networks; the saved ones are the old round's.
         last_trained = epoch if step else max(0, epoch - 1)
-        self.team = self._fresh_team(self._progress(last_trained, 0).round)
+        self._begin_round(self._progress(last_trained, 0).round)
         restore(
             path, meta, self.runtime, self.team.learners, self.ledger, self._meter, self.feed.loader
         )

@@ -57,6 +57,41 @@ class EpochMetrics:
     exchange_wait_share: float = 0.0
 
 
+class _Glance:
+    """Values of a device as they were a moment ago: on a GPU each look only asks for the next one.
+
+    Args:
+        values: that change on the device.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+        self._arriving: Tensor | None = None
+        self._event: torch.cuda.Event | None = None
+        if values.is_cuda:
+            self._arriving = torch.empty_like(values, device="cpu", pin_memory=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Take what was seen for zeros; what is still arriving is overtaken by the next look."""
+        self._event = None
+        self._last = torch.zeros_like(self._values, device="cpu")
+        self._last_at = self._asked_at = time.perf_counter()
+
+    def __call__(self) -> tuple[Tensor, float]:
+        """The values on the host, and when they were so by ``time.perf_counter``."""
+        if self._arriving is None:
+            return self._values.cpu(), time.perf_counter()
+        if self._event is not None and self._event.query():  # type: ignore[no-untyped-call]
+            self._last, self._last_at = self._arriving.clone(), self._asked_at
+            self._event = None
+        if self._event is None:
+            self._arriving.copy_(self._values, non_blocking=True)
+            self._asked_at = time.perf_counter()
+            self._event = torch.cuda.current_stream(self._values.device).record_event()
+        return self._last, self._last_at
+
+
 class Meter:
     """Accumulates one epoch.
 
@@ -72,6 +107,14 @@ class Meter:
         self._waited = Waits(0.0, 0.0)
         self._started = time.perf_counter()
         self._waited_before = Waits(0.0, 0.0)
+        self._glance = _Glance(self.sums)
+
+    def reset(self) -> None:
+        """Begin an epoch, in the same memory: a recorded step adds to it."""
+        self.sums.zero_()
+        self._glance.forget()
+        self._seconds, self._waited = 0.0, Waits(0.0, 0.0)
+        self.resume_clock(self._waited)
 
     def add(self, result: StepResult, valid: Tensor) -> None:
         """Count one step."""
@@ -82,8 +125,9 @@ class Meter:
         self.sums += torch.stack([part.detach().to(self.sums.dtype) for part in parts])
 
     def is_finite(self) -> bool:
-        """Whether all losses so far are finite; waits for the device."""
-        return bool(torch.isfinite(self.sums).all())
+        """Whether all losses are finite, as far as is known without waiting for the device."""
+        sums, _ = self._glance()
+        return bool(torch.isfinite(sums).all())
 
     def resume_clock(self, waited: Waits) -> None:
         """Start timing; ``waited`` is what the counters say now."""
@@ -91,15 +135,23 @@ class Meter:
 
     def stop_clock(self, waited: Waits) -> Timing:
         """Stop timing and return what this epoch took, also before an interruption."""
-        timing = self.so_far(waited)
+        timing = self._timing(waited, time.perf_counter())
         self._seconds, self._waited = timing.seconds, timing.waiting
         return timing
 
-    def so_far(self, waited: Waits) -> Timing:
-        """What this epoch took until now; ``waited`` is what the counters say."""
+    def so_far(self, waited: Waits) -> tuple[Tensor, Timing]:
+        """``sums`` on the host and what they took, as of a moment ago; see ``_Glance``.
+
+        Args:
+            waited: what the counters say.
+        """
+        sums, at = self._glance()
+        return sums, self._timing(waited, at)
+
+    def _timing(self, waited: Waits, now: float) -> Timing:
         spans = zip(self._waited, waited, self._waited_before, strict=True)
-        waits = Waits(*(max(0.0, past + now - before) for past, now, before in spans))
-        return Timing(self._seconds + time.perf_counter() - self._started, waits)
+        waits = Waits(*(max(0.0, past + count - before) for past, count, before in spans))
+        return Timing(self._seconds + max(0.0, now - self._started), waits)
 
     def summary(
         self, progress: Progress, timing: Timing, totals: Tensor, score: Score | None, lr: float

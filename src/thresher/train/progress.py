@@ -86,6 +86,11 @@ class Display:
         line = f"epoch {metrics.epoch:>3}/{metrics.epochs}  {self.figures(metrics)}"
         self._console.print(line, highlight=False, soft_wrap=True)
 
+    def note(self, line: str) -> None:
+        """Print a line that a user should know."""
+        if self._active:
+            self._console.print(line, highlight=False, soft_wrap=True)
+
     def figures(self, metrics: EpochMetrics, done: float = 1.0) -> str:
         """An epoch, or the share of it that is done, in one line."""
         past = self._epoch_seconds or [metrics.seconds / done]

@@ -91,6 +91,16 @@ class Team:
 
     def step(self, lr: float) -> None:
         """Change the weights, once all parts of a batch went backward."""
+        self.prepare(lr)
+        self.apply()
+
+    def prepare(self, lr: float) -> None:
+        """The host's part of a step."""
+        for learner in self.learners.values():
+            learner.prepare(lr)
+
+    def apply(self) -> None:
+        """The device's part of a step."""
         assert self._sums is not None
         waiting = time.perf_counter()
         sums = self._sums.wait()
@@ -102,14 +112,20 @@ class Team:
             unflatten_into(statistics / self._runtime.group.size, self._statistics)
         self._weights = self._sums = None
 
-        def step(index: int) -> None:
+        def apply(index: int) -> None:
             learner = self.learners[index]
             if not self._weight_is_known:
                 gradients = learner.gradients
                 torch._foreach_mul_(gradients, self._nominal / totals[index].clamp(min=1.0))
-            learner.step(lr)
+            learner.step()
 
-        self._together.map(step, self.learners)
+        self._together.map(apply, self.learners)
+
+    def forget(self) -> None:
+        """Drop what a step that was not finished left behind."""
+        self._weights = self._sums = None
+        for learner in self.learners.values():
+            learner.optimizer.zero_grad(set_to_none=True)
 
     @property
     def gradient_wait_seconds(self) -> float:

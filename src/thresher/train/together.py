@@ -1,13 +1,16 @@
-"""Several networks at once on one CPU: a Python thread per network, the cores shared out.
+"""Several networks at once: on a CPU a thread per network, on a GPU a stream per network.
 
 A small network leaves cores idle between its small operations; two of them side by side, each on
 half of the cores, keep them busier than one after the other on all of them.
 PyTorch's operations release the interpreter, so threads are enough.
+A GPU that one small network does not fill is shared in the same way, in a recorded step: by itself
+the host is too slow to start the work of both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TypeVar
@@ -16,6 +19,7 @@ import torch
 from torch import nn
 
 from thresher.dist.runtime import Runtime
+from thresher.loader.transfer import new_stream
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,6 +39,8 @@ class Together:
         if runtime.device.type != "cpu" or runtime.world_size > 1:
             self._workers = 1
         self._pool: ThreadPoolExecutor | None = None
+        self._device = runtime.device
+        self._streams: list[torch.cuda.Stream] = []
 
     def __enter__(self) -> Together:
         if self._workers > 1:
@@ -61,9 +67,32 @@ class Together:
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """``[function(item) for item in items]``, in any order of time."""
+        if self._streams:
+            return self._map_on_streams(function, items)
         if self._pool is None:
             return [function(item) for item in items]
         return list(self._pool.map(function, items))
+
+    @contextlib.contextmanager
+    def on_streams(self, networks: int) -> Iterator[None]:
+        """Inside, ``map`` gives each item a stream of the GPU."""
+        self._streams = [new_stream(self._device) for _ in range(networks)]
+        try:
+            yield
+        finally:
+            self._streams = []
+
+    def _map_on_streams(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Fork and join, so that memory freed outside may be used again inside and the reverse."""
+        current = torch.cuda.current_stream(self._device)
+        results = []
+        for item, stream in zip(items, self._streams, strict=True):
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                results.append(function(item))
+        for stream in self._streams:
+            current.wait_stream(stream)
+        return results
 
 
 def _draws_random_numbers(module: nn.Module) -> bool:

@@ -1,0 +1,47 @@
+"""The optimizer by its name in timm, in the form that suits the device."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2, get_optimizer_class
+from torch import nn
+
+from thresher.config import ResolvedConfig
+
+
+def make_optimizer(
+    module: nn.Module, config: ResolvedConfig, device: torch.device
+) -> torch.optim.Optimizer:
+    """For all weights of a network; biases and norms do not decay.
+
+    On a GPU with one kernel for all weights, and in a form that can be recorded, where PyTorch
+    has these.
+    """
+    accepted = _parameters(config.optimizer) if device.type == "cuda" else ()
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        module,
+        opt=config.optimizer,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        momentum=0.9,
+        **{name: True for name in ("fused", "capturable") if name in accepted},
+    )
+    return optimizer
+
+
+def can_be_recorded(name: str) -> bool:
+    """Whether an optimizer's step never asks the host, given its learning rate as a tensor.
+
+    ``capturable`` is PyTorch's word for it; its SGD needs none when it is fused.
+    """
+    kind: Any = get_optimizer_class(name, bind_defaults=False)
+    return "capturable" in _parameters(name) or (
+        issubclass(kind, torch.optim.SGD) and "fused" in _parameters(name)
+    )
+
+
+def _parameters(name: str) -> tuple[str, ...]:
+    return tuple(inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters)

@@ -1,0 +1,212 @@
+"""Recorded steps do what computed steps do; on the CPU with a tape in the place of CUDA graphs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.train.tape import TapeRecorder
+from thresher.bench.work import Work, on_made_images
+from thresher.config import TrainConfig
+from thresher.dist.runtime import Runtime
+from thresher.methods import all_methods
+from thresher.train import learner, loop, optimizer, steps
+from thresher.train.capture import TRIALS, WARM_UP, Captured
+from thresher.train.loop import Listener, Loop
+from thresher.train.meter import EpochMetrics
+from thresher.train.together import Together
+
+CPU = torch.device("cpu")
+NAMES = sorted(all_methods())
+EPOCHS, STEPS = 5, 4
+
+
+@dataclasses.dataclass
+class Outcome:
+    weights: list[dict[str, Tensor]]
+    ledger: dict[str, Tensor]
+    epochs: list[EpochMetrics]
+    notes: list[str]
+
+
+def made(method: str, **more: Any) -> Work:
+    config = TrainConfig(
+        method=method, model="small_cnn", image_size=16, batch_size=8, epochs=EPOCHS,
+        precision="fp32", optimizer="sgd", **more,
+    )  # fmt: skip
+    runtime = Runtime("cpu", "fp32", alone=True)
+    return on_made_images(config, all_methods()[method].Options(), runtime, 3, steps=STEPS)
+
+
+def train(work: Work, folder: Path) -> Outcome:
+    epochs: list[EpochMetrics] = []
+    notes: list[str] = []
+    ledger = work.make_ledger()
+    run = Loop(
+        work.config, work.runtime, work.method, work.feed, ledger, work.make_learner, None,
+        folder / "checkpoints", {},
+        Listener(lambda _: None, lambda *_: None, epochs.append, notes.append),
+    )  # fmt: skip
+    (folder / "checkpoints").mkdir(parents=True)
+    run.run(resume=False)
+    work.feed.close()
+    weights = [
+        {**one.module.state_dict(), **{f"ema.{k}": v for k, v in one.ema.state_dict().items()}}
+        for one in run.team.learners.values()
+    ]
+    return Outcome(weights, dict(ledger.columns), epochs, notes)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[TapeRecorder]:
+    """Let the loop record by tape, with optimizers and threads as they are on a GPU."""
+    tape = TapeRecorder()
+
+    def capture_for(config: Any, runtime: Any, together: Together, networks: int, say: Any) -> Any:
+        return Captured(tape, CPU, None, networks, say) if config.capture else None
+
+    def fused(module: Any, config: Any, device: Any) -> Any:
+        return optimizer.make_optimizer(module, config, torch.device("cuda"))
+
+    monkeypatch.setattr(loop, "capture_for", capture_for)
+    monkeypatch.setattr(learner, "make_optimizer", fused)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tape
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recorded_steps_equal_computed_ones(
+    name: str, recorder: TapeRecorder, tmp_path: Path
+) -> None:
+    computed = train(made(name, capture=False), tmp_path / "computed")
+    assert recorder.recorded == 0
+    recorded = train(made(name), tmp_path / "recorded")
+    modes = {"ce": 1, "mct": 2}[name]
+    assert recorder.recorded == modes, "once for each way to make a step"
+    assert recorder.replayed == EPOCHS * STEPS - modes * WARM_UP
+    assert recorded.notes == []
+    for one, other in zip(computed.weights, recorded.weights, strict=True):
+        for key, values in one.items():
+            torch.testing.assert_close(other[key], values, atol=2e-4, rtol=1e-3, msg=key)
+    for key, column in computed.ledger.items():
+        if not key.endswith("class"):
+            torch.testing.assert_close(
+                recorded.ledger[key].float(), column.float(), atol=5e-3, rtol=1e-2, msg=key
+            )
+    for before, after in zip(computed.epochs, recorded.epochs, strict=True):
+        assert after.loss == pytest.approx(before.loss, rel=1e-3)
+        assert (after.images, after.lr) == (before.images, before.lr)
+
+
+def test_the_rate_moves_in_recorded_steps(recorder: TapeRecorder, tmp_path: Path) -> None:
+    """Else the test above would pass with a rate that stays as it was recorded."""
+    work = made("ce")
+    config = dataclasses.replace(work.config, lr=0.0)
+    still = train(dataclasses.replace(work, config=config), tmp_path / "still")
+    moved = train(made("ce"), tmp_path / "moved")
+    weight = "features.0.weight" if "features.0.weight" in moved.weights[0] else None
+    names = [weight] if weight else [k for k in moved.weights[0] if k.endswith("weight")][:1]
+    assert (moved.weights[0][names[0]] - still.weights[0][names[0]]).abs().max() > 1e-2
+
+
+class _TwoWays:
+    """Networks in turn and, as if, at once."""
+
+    def __init__(self) -> None:
+        self.entered: list[int] = []
+
+    @contextlib.contextmanager
+    def on_streams(self, networks: int) -> Iterator[None]:
+        self.entered.append(networks)
+        yield
+
+
+def test_the_quicker_way_is_kept(
+    recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ways = _TwoWays()
+    monkeypatch.setattr(
+        loop,
+        "capture_for",
+        lambda config, runtime, together, networks, say: Captured(
+            recorder,
+            CPU,
+            ways,
+            networks,
+            say,  # type: ignore[arg-type]
+        ),
+    )
+    work = made("ce")
+    options = all_methods()["ce"].Options(networks=2)
+    many = WARM_UP + 2 * TRIALS
+    work = on_made_images(
+        dataclasses.replace(work.config, epochs=2), options, work.runtime, 3, steps=many
+    )
+    outcome = train(work, tmp_path)
+    assert ways.entered == [2]
+    assert recorder.recorded == 2
+    assert recorder.replayed == 2 * many - WARM_UP
+    (note,) = outcome.notes
+    assert note.startswith(("The networks run in turn", "The networks run at once"))
+    assert note.count(" ms") == 2
+
+
+def test_a_method_that_waits_is_computed_and_says_so(
+    recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kind = all_methods()["ce"]
+    step = kind.step
+
+    def waits(self: Any, networks: Any, batch: Any, history: Any, progress: Any) -> Any:
+        result = step(self, networks, batch, history, progress)
+        assert result.loss_sums[0].item() > 0
+        return result
+
+    computed = train(made("ce", capture=False), tmp_path / "computed")
+    monkeypatch.setattr(kind, "step", waits)
+    outcome = train(made("ce"), tmp_path / "waits")
+    (note,) = outcome.notes
+    assert note.startswith(
+        "Steps are not recorded as a CUDA graph, since that failed (operation not"
+    )
+    assert recorder.replayed == 0
+    for key, values in computed.weights[0].items():
+        torch.testing.assert_close(outcome.weights[0][key], values, atol=2e-4, rtol=1e-3, msg=key)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"optimizer": "lamb"}, "the optimizer 'lamb' asks the host in each"),
+        ({"accumulate": 2}, "--accumulate 2 makes them of several parts"),
+        ({"capture": False}, None),
+    ],
+)
+def test_what_cannot_be_recorded_is_said(change: dict[str, Any], reason: str | None) -> None:
+    work = made("ce")
+    config = dataclasses.replace(work.config, **change)
+    notes: list[str] = []
+
+    class OnGpu:
+        device = torch.device("cuda")
+        world_size = 1
+
+    together: Any = None
+    runtime: Any = OnGpu()
+    assert steps.capture_for(config, runtime, together, 1, notes.append) is None
+    expected = [] if reason is None else [f"Steps are not recorded as a CUDA graph: {reason}"]
+    assert [note[: len(start)] for note, start in zip(notes, expected, strict=True)] == expected
+
+
+def test_which_optimizers_can_be_recorded() -> None:
+    found = {name: optimizer.can_be_recorded(name) for name in ("sgd", "adamw", "adam", "lamb")}
+    assert found == {"sgd": True, "adamw": True, "adam": True, "lamb": False}
