@@ -63,10 +63,12 @@ class Learner:
         self._follow()
 
     def keep_scalars_on_device(self) -> None:
-        """Let a recorded ``step`` find in memory what ``prepare`` says."""
+        """Let a recorded ``step`` find in memory what ``prepare`` says, from now on."""
+        if isinstance(self._share, Tensor):
+            return
         device = self._runtime.device
         for group in self.optimizer.param_groups:
-            group["lr"] = torch.tensor(float(group["lr"]), device=device)
+            group["lr"] = torch.tensor(group["lr"], device=device)
         self._share = torch.tensor(0.0, device=device)
 
     def predictor(self, *, teacher: bool) -> Callable[[Tensor], Tensor]:
