@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import ast
 import inspect
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from thresher.errors import UserError
 from thresher.ledger.history import LedgerHistory
 from thresher.ledger.ledger import Ledger
+from thresher.loader import augment
+from thresher.loader.augment import NUM_DRAWS, Augmentation
 from thresher.methods import all_methods
 from thresher.methods.base import Method, Task, with_mode
+from thresher.models.factory import create_model
 from thresher.types import Batch, Network, Networks, Progress, StepResult
 
 CLASSES, SAMPLES, EPOCHS = 4, 24, 12
@@ -190,3 +197,39 @@ def test_a_method_keeps_to_its_side_of_the_seam(name: str) -> None:
     }
     forbidden = {"backward", "item", "cpu", "nonzero", "tolist", "open", "print", "all_reduce"}
     assert not called & forbidden, "methods do not step, wait for the device, or talk"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("epoch", [0, EPOCHS - 1])
+def test_a_step_stays_on_the_device_and_never_asks_it(
+    name: str, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU that need not be there: PyTorch works out types, shapes and devices alone.
+
+    A tensor that is made on the host, or a value that the host must see, is an error.
+    """
+    device = torch.device("cuda", 0)
+    monkeypatch.setattr(augment, "_per_channel", augment._per_channel.__wrapped__)
+    with FakeTensorMode():
+        method = make_method(name)
+        ledger = Ledger(
+            np.arange(SAMPLES), np.zeros(SAMPLES, dtype=np.int64), method.columns, device
+        )
+        with device:
+            members = [create_model("small_cnn", CLASSES) for _ in range(method.networks)]
+        networks = Networks(tuple(Network(net, torch.no_grad()(net)) for net in members))
+        canvas = torch.empty(SAMPLES, 3, 16, 16, dtype=torch.uint8, device=device)
+        draws = torch.rand(SAMPLES, NUM_DRAWS, device=device)
+        augmentation = Augmentation(2, True, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+        views = tuple(augmentation(canvas, view, draws) for view in method.views)
+        places = torch.arange(SAMPLES, device=device)
+        valid = torch.ones(SAMPLES, dtype=torch.bool, device=device)
+        moment = with_mode(method, progress_at(method, epoch))
+        for count in ("epoch", "step", "round_epoch"):
+            scalar: Any = torch.zeros((), dtype=torch.int64, device=device)
+            moment = replace(moment, **{count: scalar})
+        batch = Batch(places, views, ledger.labels, valid)
+        result = method.step(networks, batch, ledger.rows(places), moment)
+        ledger.update(places, valid, result.records)
+        assert {value.device for value in result.loss_sums} == {device}
+        assert {value.device for value in result.records.values()} == {device}
