@@ -69,6 +69,9 @@ class TrainConfig(DataOptions):
     capture: bool = option(
         True, "Record training steps on a GPU and replay them; off to look for a mistake in one."
     )
+    compile: bool = option(
+        False, "Compile networks first (torch.compile): quicker steps on a GPU, a slower start."
+    )
     compress_gradients: Compression = option("none", "bf16 halves what processes exchange.")
     accumulate: int = option(1, "Parts that a batch is computed in, one after the other.")
     peer_timeout: float = option(600.0, "Seconds to wait for a process that is missing or stalls.")

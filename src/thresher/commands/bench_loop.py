@@ -36,6 +36,8 @@ class _Training:
     optimizer: str | None = option(None, "sgd, adamw, or any of timm's optimizers.")
     precision: Precision | None = option(None, "fp32 or bf16 (autocast).")
     accelerator: str = option("auto", "cpu, cuda, mps or auto.")
+    capture: bool = option(True, "Record training steps on a GPU and replay them.")
+    compile: bool = option(False, "Compile networks first (torch.compile).")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import set_stance
 
 from thresher.config import ResolvedConfig
 from thresher.dist.runtime import Runtime
@@ -29,6 +30,9 @@ class Learner:
         module = module.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(module).requires_grad_(False).eval()
         self.module = runtime.share_statistics(module) if config.sync_batchnorm else module
+        if config.compile:
+            self.module.compile()
+            self.ema.compile()
         self.optimizer = make_optimizer(self.module, config, runtime.device)
         self._averaged = _float_pairs(self.ema, self.module)
         self._copied = _other_pairs(self.ema, self.module)
@@ -73,17 +77,19 @@ class Learner:
 
     def predictor(self, *, teacher: bool) -> Callable[[Tensor], Tensor]:
         """Images to logits in eval mode, by the average of the weights or by the last ones."""
+        network = self.ema if teacher else self.module
 
         def predict(images: Tensor) -> Tensor:
-            self.module.eval()
+            network.eval()
             try:
-                with torch.no_grad(), self._runtime.autocast():
-                    logits: Tensor = self.module(images)
+                # Nothing is compiled for a few batches, of which the last has another size.
+                with torch.no_grad(), self._runtime.autocast(), set_stance("force_eager"):
+                    logits: Tensor = network(images)
             finally:
-                self.module.train()
+                network.train(not teacher)
             return logits.float()
 
-        return self.teacher if teacher else predict
+        return predict
 
     @torch.no_grad()
     def teacher(self, images: Tensor) -> Tensor:

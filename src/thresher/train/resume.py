@@ -18,6 +18,7 @@ from thresher.train.run_dir import RunDir
 MAY_DIFFER = {
     "threads", "cache", "eval_every", "checkpoint_minutes", "keep_checkpoints", "devices",
     "decoder", "max_restarts", "placement", "peer_timeout", "capture",
+    "compile",
 }  # fmt: skip
 _PATHS = {"data", "val", "clean", "init_weights"}
 

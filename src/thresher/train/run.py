@@ -169,6 +169,11 @@ def _train(
         try:
             loop.run(resume)
         except (RuntimeError, MemoryError) as error:
+            if resolved.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise UserError(
+                    f"--compile: PyTorch cannot compile {resolved.model} here"
+                    f" ({str(error).strip().splitlines()[0]}). Leave it out."
+                ) from None
             if not fit.is_out_of_memory(error):
                 raise
             attempt = fit.step_of(resolved, method, _alone(resolved, data, runtime), runtime)

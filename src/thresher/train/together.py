@@ -61,8 +61,14 @@ class Together:
             torch.set_num_threads(self._budget)
 
     def allow(self, modules: Iterable[nn.Module]) -> None:
-        """Go back to one after the other if networks draw from the one random generator."""
-        if self._pool is not None and any(_draws_random_numbers(module) for module in modules):
+        """Go back to one after the other if networks draw from the one random generator.
+
+        Or if they are compiled, which PyTorch does in one thread at a time.
+        """
+        if self._pool is not None and any(
+            _draws_random_numbers(module) or module._compiled_call_impl is not None
+            for module in modules
+        ):
             self.__exit__(None, None, None)
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
