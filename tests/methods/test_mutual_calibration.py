@@ -162,3 +162,24 @@ def test_rounds(epochs: int, samples: int, wanted: int | None, rounds: tuple[int
 def test_impossible_rounds_are_refused(epochs: int, wanted: int) -> None:
     with pytest.raises(UserError, match=r"--mct\.rounds"):
         split_into_rounds(Task(10, 2000, epochs, False), wanted)
+
+
+def test_one_view_takes_turns() -> None:
+    """Even ids see the weak view in even epochs and the strong one in odd epochs."""
+    method = MutualCalibration(MutualCalibrationOptions(views=1), Task(2, 4, 60, False))
+    weak, strong = torch.zeros(4, 3, 4, 4), torch.ones(4, 3, 4, 4)
+    labels = torch.tensor([0, 1, 0, 1])
+    batch = Batch(torch.arange(4), (weak, strong), labels, torch.ones(4, dtype=torch.bool))
+    ledger = Ledger(np.arange(4), labels.numpy(), method.columns)
+    seen = []
+
+    def student(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images.mean(dim=(1, 2, 3)).tolist())
+        return torch.zeros(len(images), 2, requires_grad=True)
+
+    networks = Networks((Network(student, student),) * 2)
+    for epoch in (0, 1):
+        moment = with_mode(method, Progress(epoch, 60, epoch, 60, round_epochs=60))
+        result = method.step(networks, batch, ledger.rows(torch.arange(4)), moment)
+        assert result.loss_sums[0].item() == pytest.approx(4 * math.log(2), abs=1e-5)
+    assert seen == [[0, 1, 0, 1]] * 2 + [[1, 0, 1, 0]] * 2

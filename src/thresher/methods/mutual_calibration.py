@@ -75,6 +75,9 @@ class MutualCalibrationOptions:
     record_share: float = option(0.4, "Last share of each round whose predictions are recorded.")
     momentum: float = option(0.7, "Of the running mean of recorded predictions, per epoch.")
     em_steps: int = option(10, "Steps of the estimate of the noise matrix.")
+    views: int = option(
+        2, "Views of each image in a step: the weak and the strong one, or 1: either in turn."
+    )
     rounds: int | None = option(
         None, "3, or 1: no judging; left open, 3 where they are long enough."
     )
@@ -95,6 +98,7 @@ class MutualCalibration:
         check_range("mct.record-share", options.record_share, 0.05, 1)
         check_range("mct.momentum", options.momentum, 0, 0.999)
         check_range("mct.em-steps", options.em_steps, 1, 1000)
+        check_range("mct.views", options.views, 1, 2)
         self.options = options
         self.num_classes = task.num_classes
         self.rounds = split_into_rounds(task, options.rounds)
@@ -125,37 +129,39 @@ class MutualCalibration:
     def step(
         self, networks: Networks, batch: Batch, history: Rows, progress: Progress
     ) -> StepResult:
-        """Cross-entropy of both views to each network's calibrated targets, equation (5)."""
-        weak, strong = batch.views
+        """Cross-entropy of the views to each network's calibrated targets, equation (5)."""
         valid = batch.valid.float()
         targets = self._targets(history, batch.labels)
-        images = [weak, strong]
+        looks = self._looks(batch, progress)
+        num = sum(len(look) for look in looks)
+        images = looks
         clean_targets = None
         if batch.clean is not None:
-            images += batch.clean.views
+            images = looks + self._looks(batch.clean, progress)
             clean_targets = one_hot(batch.clean.labels, self.num_classes)
         stacked = torch.cat(images).contiguous(memory_format=torch.channels_last)
         loss_sums, weight_sums, probs, losses = [], [], [], []
         for logits, target in zip(networks.students(stacked), targets, strict=True):
-            of_weak, of_strong = logits[: len(weak)], logits[len(weak) : 2 * len(weak)]
+            of_looks = logits[:num].chunk(len(looks))
             smooth = self._smoothed(target)
-            loss = (soft_cross_entropy(of_weak, smooth) + soft_cross_entropy(of_strong, smooth)) / 2
+            loss = torch.stack([soft_cross_entropy(z, smooth) for z in of_looks]).mean(dim=0)
             weight = valid * target.amax(dim=1)
             loss_sum, weight_sum = (weight * loss).sum(), weight.sum()
             if batch.clean is not None and clean_targets is not None:
-                twice = self._smoothed(clean_targets).repeat(2, 1)
-                of_clean = soft_cross_entropy(logits[2 * len(weak) :], twice)
+                again = self._smoothed(clean_targets).repeat(len(looks), 1)
+                of_clean = soft_cross_entropy(logits[num:], again)
                 clean_valid = batch.clean.valid.float()
-                loss_sum = loss_sum + (clean_valid.repeat(2) * of_clean).sum() / 2
+                clean_sum = (clean_valid.repeat(len(looks)) * of_clean).sum() / len(looks)
+                loss_sum = loss_sum + clean_sum
                 weight_sum = weight_sum + clean_valid.sum()
             loss_sums.append(loss_sum)
             weight_sums.append(weight_sum)
             losses.append(loss)
-            probs.append(of_weak.detach().softmax(dim=1))
+            probs.append(of_looks[0].detach().softmax(dim=1))
         records = record_basics(probs, losses, batch.labels, list(history["trust"].unbind(dim=1)))
         assert progress.mode is not None, "see with_mode"
         if progress.mode:
-            records |= self._record(networks, weak, batch.labels, history)
+            records |= self._record(networks, batch.views[0], batch.labels, history)
         return StepResult(tuple(loss_sums), tuple(weight_sums), records)
 
     def judge(self, history: History) -> Judgement:
@@ -187,6 +193,14 @@ class MutualCalibration:
             w[:, None] * given + (1 - w[:, None]) * guess
             for w in columns["trust"].float().unbind(1)
         ]
+
+    def _looks(self, batch: Batch, progress: Progress) -> list[Tensor]:
+        """The views that students see, each [B, 3, S, S]; if one, another one each epoch."""
+        if self.options.views == 2:
+            return list(batch.views)
+        weak, strong = batch.views
+        is_weak = (batch.ids + progress.epoch) % 2 == 0
+        return [torch.where(is_weak[:, None, None, None], weak, strong)]
 
     def _smoothed(self, targets: Tensor) -> Tensor:
         share = self.options.label_smoothing
