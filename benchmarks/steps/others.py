@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,14 +18,10 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import AverageMeter, ModelEmaV3
 from torch import Tensor, nn
 
+from steps.spent import Block, Spent, Watch
 from thresher.loader.augment import NUM_DRAWS, Augmentation
 from thresher.models.factory import create_model
 from thresher.types import View
-
-LOG_EVERY = 50
-"""Steps between two looks at the loss in timm's loop; its default."""
-Block = Callable[[int], float]
-"""Makes so many steps; returns seconds per step."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,7 @@ class Images:
     """Decoded images.
 
     Attributes:
-        canvases: uint8[N, 3, S, S].
+        canvases: uint8[N, 3, S, S], on the device that computes.
         labels: int64[N].
         batch: images of a step.
         model: name of the network.
@@ -49,12 +44,17 @@ class Images:
     lr: float
     augmentation: Augmentation
 
+    def network(self) -> nn.Module:
+        """A fresh one."""
+        return create_model(self.model, self.num_classes).to(self.canvases.device)
+
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Augmented images and their labels, for ever."""
+        device = self.canvases.device
         while True:
-            for places in torch.randperm(len(self.labels)).split(self.batch):
+            for places in torch.randperm(len(self.labels), device=device).split(self.batch):
                 if len(places) == self.batch:
-                    draws = torch.rand(self.batch, NUM_DRAWS)
+                    draws = torch.rand(self.batch, NUM_DRAWS, device=device)
                     views = self.augmentation(self.canvases[places], View.WEAK, draws)
                     yield views, self.labels[places]
 
@@ -62,18 +62,18 @@ class Images:
 def block_of(step: Callable[[Tensor, Tensor], None], images: Images) -> Block:
     batches = images.batches()
 
-    def block(steps: int) -> float:
-        started = time.perf_counter()
+    def block(steps: int) -> Spent:
+        watch = Watch(images.canvases.device)
         for _ in range(steps):
             step(*next(batches))
-        return (time.perf_counter() - started) / steps
+        return watch.per_step(steps)
 
     return block
 
 
 def bare(images: Images, bf16: bool) -> Block:
     """What Thresher's step cannot do without: the same network, precision, SGD and average."""
-    network = create_model(images.model, images.num_classes)
+    network = images.network()
     network = network.to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).requires_grad_(False).eval()
     optimizer = create_optimizer_v2(
@@ -82,7 +82,7 @@ def bare(images: Images, bf16: bool) -> Block:
     averaged, current = _floats(average), _floats(network)
 
     def step(views: Tensor, labels: Tensor) -> None:
-        with _autocast(bf16):
+        with _autocast(views, bf16):
             logits = network(views)
         F.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
@@ -95,7 +95,7 @@ def bare(images: Images, bf16: bool) -> Block:
 
 def plain(images: Images, bf16: bool) -> Block:
     """PyTorch as its tutorials have it: float32; or with autocast and channels_last."""
-    network = create_model(images.model, images.num_classes)
+    network = images.network()
     if bf16:
         network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=images.lr, momentum=0.9, weight_decay=5e-4)
@@ -103,7 +103,7 @@ def plain(images: Images, bf16: bool) -> Block:
 
     def step(views: Tensor, labels: Tensor) -> None:
         optimizer.zero_grad()
-        with _autocast(bf16):
+        with _autocast(views, bf16):
             loss = criterion(network(views if bf16 else views.contiguous()), labels)
         loss.backward()
         optimizer.step()
@@ -112,12 +112,13 @@ def plain(images: Images, bf16: bool) -> Block:
     return block_of(step, images)
 
 
-def timm_loop(images: Images) -> Block:
-    """The step of timm's ``train.py --amp --amp-dtype bfloat16 --channels-last --model-ema``.
+def timm_parts(images: Images, bf16: bool) -> Block:
+    """What timm's ``train.py --amp --channels-last --model-ema`` does in a step, without a loader.
 
-    The script is no part of the package, so its step is written out here from the package's pieces.
+    The script is no part of the package, so this is put together from the package's pieces; it
+    stands in for the script where that is not given (``timm_train.py`` runs it).
     """
-    network = create_model(images.model, images.num_classes)
+    network = images.network()
     network = network.to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
         network, opt="sgd", lr=images.lr, weight_decay=5e-4, momentum=0.9
@@ -129,22 +130,23 @@ def timm_loop(images: Images) -> Block:
     def step(views: Tensor, labels: Tensor) -> None:
         nonlocal updates
         views = views.contiguous(memory_format=torch.channels_last)
-        with _autocast(bf16=True):
+        with _autocast(views, bf16):
             loss = criterion(network(views), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         updates += 1
         average.update(network, step=updates)
-        if updates % LOG_EVERY == 0:
-            losses.update(loss.item(), len(labels))
+        losses.update(loss.item(), len(labels))
         scheduler.step_update(num_updates=updates, metric=losses.avg)
 
     return block_of(step, images)
 
 
-def _autocast(bf16: bool) -> AbstractContextManager[None]:
-    return torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext()
+def _autocast(views: Tensor, bf16: bool) -> AbstractContextManager[None]:
+    if not bf16:
+        return contextlib.nullcontext()
+    return torch.autocast(views.device.type, torch.bfloat16)
 
 
 def _floats(module: nn.Module) -> list[Tensor]:

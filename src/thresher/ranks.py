@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-# Slurm last: inside an allocation the processes of mpirun have its variables too.
-_RANK = (
-    "RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "JSM_NAMESPACE_RANK", "SLURM_PROCID",
-)  # fmt: skip
+# Slurm after MPI: inside an allocation the processes of mpirun have its variables too.
+_RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "JSM_NAMESPACE_RANK", "SLURM_PROCID")
 _LOCAL_RANK = (
-    "LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "JSM_NAMESPACE_LOCAL_RANK",
-    "SLURM_LOCALID",
+    "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "JSM_NAMESPACE_LOCAL_RANK", "SLURM_LOCALID",
 )  # fmt: skip
 
 
 def rank(environment: Mapping[str, str] = os.environ) -> int:
     """0 for a process on its own."""
-    return _first(_RANK, environment)
+    return _first(_candidates("RANK", _RANK, environment), environment)
 
 
 def speaks_before_launch(environment: Mapping[str, str] = os.environ) -> bool:
@@ -25,7 +22,21 @@ def speaks_before_launch(environment: Mapping[str, str] = os.environ) -> bool:
 
     One per machine does: all have the same command line, but another machine may lack a file.
     """
-    return _first(_LOCAL_RANK, environment) == 0
+    return _first(_candidates("LOCAL_RANK", _LOCAL_RANK, environment), environment) == 0
+
+
+def _candidates(
+    pytorch: str, launchers: tuple[str, ...], environment: Mapping[str, str]
+) -> tuple[str, ...]:
+    """PyTorch's variable first, unless another launcher started the processes.
+
+    A batch script may have set it for all of them alike.
+    """
+    is_task = "SLURM_STEP_ID" in environment
+    others = launchers if is_task else launchers[:-1]
+    if "TORCHELASTIC_RUN_ID" in environment or not any(name in environment for name in others):
+        return (pytorch, *launchers)
+    return (*launchers, pytorch)
 
 
 def _first(names: Iterable[str], environment: Mapping[str, str]) -> int:

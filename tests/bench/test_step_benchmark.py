@@ -1,6 +1,7 @@
-"""The comparison of steps runs, and Thresher's loop costs little beside the network.
+"""The comparison of steps runs, and a slower loop or method is noticed.
 
-Ratios, not times, and with room: tests run beside other work.
+Ratios, not times, and of the processor's time with one thread: other work on the machine takes
+that from both sides of a ratio alike. Medians over rounds that lie beside each other do the rest.
 """
 
 from __future__ import annotations
@@ -9,23 +10,38 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "step.py"
 
 
-def test_the_loop_is_about_as_quick_as_a_bare_step(tmp_path: Path) -> None:
-    out = tmp_path / "step.json"
+def run(*words: object) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--quick", "--out", out], capture_output=True, text=True
+        [sys.executable, SCRIPT, *map(str, words)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_loop_costs_little_beside_a_bare_step() -> None:
+    # 3 % to 4 % where it was last looked at, and no more on a machine with three jobs a core.
+    found = run("--guard", "--rounds", 30)
+    assert found["small"]["cpu"]["overhead_over_bare_step"] < 0.06
+
+
+def test_every_side_runs_and_leaves_its_figures(tmp_path: Path) -> None:
+    out = tmp_path / "step.jsonl"
+    found = run("--quick", "--out", out)
     small = found["small"]
-    assert small["overhead_over_bare_step"] < 1.5
-    assert small["vs_timm"] > 0.3
-    # Two networks with two views each and their teachers, after networks that run at once.
-    assert 1.2 < small["mct_over_ce"] < 20
+    assert small["vs_timm"] > 0
+    assert small["vs_timm_is"] in ("timm's train.py", "a step from timm's parts")
     if found["precision"] == "bf16":
-        assert small["vs_plain"] > 0.5
-    record = json.loads(out.read_text())
-    assert {len(seconds) for seconds in record["seconds_per_step"].values()} == {2}
+        assert small["cpu"]["vs_plain"] > 1.5
+    # Two networks with two views each and their teachers.
+    assert 2 < small["cpu"]["mct_over_ce"] < 6.5
+    around, *lines = map(json.loads, out.read_text().splitlines())
+    assert around["threads"] == 1
+    sides = {line["side"] for line in lines}
+    assert {"Thresher", "Thresher, mct", "bare step", "PyTorch, fp32"} < sides
+    assert len(lines) == 2 * len(sides)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import write_classes
-from tests.dist.runs import ENVIRONMENT, thresher
+from tests.dist.runs import ENVIRONMENT, thresher, trained, weights
 
 EPOCHS = 6
 COMMON = (
@@ -87,3 +87,15 @@ def test_another_number_of_ranks_repeats_and_skips_nothing(
     epochs = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in epochs] == list(range(1, EPOCHS + 1))
     assert all(line["images"] == 134 for line in epochs)
+
+
+def test_three_ranks_go_on_to_the_same_bits(data: Path, tmp_path: Path) -> None:
+    """Two add up to the same in any order; what three do depends on where a value travels."""
+    words = ("--method", "ce", "--devices", 3, *COMMON)
+    whole = weights(trained(data, tmp_path / "whole", *words))
+    out = tmp_path / "run"
+    stop_on_the_way(data, out, *words)
+    done = thresher("train", "--resume", "--out", out)
+    assert done.returncode == 0, done.stderr
+    found = weights(out)
+    assert all(torch.equal(found[name], value) for name, value in whole.items())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,6 +17,9 @@ import pytest
 from benchmarks.cluster import slurm
 from tests.conftest import ROOT, write_classes
 from tests.dist.launchers import BIN, LAUNCHERS, MPIRUN, SRUN, TORCHRUN, Launcher, Start
+from tests.dist.runs import ENVIRONMENT, free_port
+from thresher.dist.environment import surroundings
+from thresher.errors import UserError
 
 SCRIPT = ROOT / "examples" / "slurm" / "train.sbatch"
 EPOCHS = 80
@@ -94,6 +99,78 @@ def test_what_only_the_first_process_finds_is_one_sentence_too(
     assert done.code == chosen.user_error
     assert done.err.count("is not empty and holds no run") == 1, done.err
     assert [path.name for path in out.iterdir()] == ["photo.txt"]
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "mpirun", "srun"], indirect=True)
+def test_another_number_of_devices_is_refused(
+    launcher: tuple[Launcher, Start], data: Path, tmp_path: Path
+) -> None:
+    chosen, start = launcher
+    done = start("train", data, "--out", tmp_path / "run", *TINY, "--devices", "4")
+    assert done.code == chosen.user_error
+    assert done.err.count("thresher: --devices 4, but ") == 1, done.err
+    assert "started 2 processes on this machine" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_pytorch_s_own_variables_are_a_launcher(data: Path, tmp_path: Path) -> None:
+    """As Kubeflow's PyTorchJob sets them: one process in each container, no local rank."""
+    out, port = tmp_path / "run", str(free_port())
+    words = ["thresher", "train", data, "--out", out, "--epochs", "1", *TINY]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", *map(str, words)],
+            env={**ENVIRONMENT, **place, "RANK": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    texts = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], texts
+    assert json.loads((out / "summary.json").read_text())["world_size"] == 2
+    assert [text.count("report ") for text, _ in texts] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("left_over", "sentence"),
+    [
+        (
+            {"WORLD_SIZE": "4"},
+            "WORLD_SIZE is 4, as a launcher of PyTorch sets it, but RANK, MASTER",
+        ),
+        ({"RANK": "1"}, "RANK is 1, as a launcher of PyTorch sets it, but WORLD_SIZE, MASTER_ADDR"),
+        ({"WORLD_SIZE": "four"}, "WORLD_SIZE is 'four', which is no number of processes"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
+            "RANK is 2, but WORLD_SIZE is 2: ranks count from 0 to 1",
+        ),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "x"},
+            "MASTER_PORT is 'x', which is no port",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_what_is_left_over_in_a_shell_is_a_sentence(
+    left_over: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each process of a job would train alone, or one would wait for ever."""
+    for name, value in left_over.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        surroundings()
+
+
+@pytest.mark.parametrize("harmless", [{"WORLD_SIZE": "1", "RANK": "0"}, {"MASTER_ADDR": "node0"}])
+def test_variables_that_name_one_process_are_no_launcher(
+    harmless: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in harmless.items():
+        monkeypatch.setenv(name, value)
+    assert surroundings().world_size == 1
 
 
 def test_the_document_says_what_is_tested_here() -> None:

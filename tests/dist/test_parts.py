@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from thresher import ranks
+from thresher.dist import cores
 from thresher.dist.agree import first_difference, join_errors
-from thresher.dist.cores import share_of_cores
-from thresher.dist.environment import local_size
+from thresher.dist.cores import Binding, binding, ranks_here, share_of_cores
+from thresher.dist.environment import check_devices, local_size
 from thresher.dist.errors import PeersLostError, name_lost_peers
 from thresher.dist.gradients import flatten, running_statistics, unflatten_into
 from thresher.dist.group import Group
+from thresher.dist.quota import Quota, cpu_quota
 from thresher.dist.store import HashStore
 from thresher.dist.watch import Watch
+from thresher.errors import UserError
 from thresher.train.flags import Flags
 from thresher.train.interrupt import StopRequest
 
@@ -62,13 +67,105 @@ def test_one_process_of_each_machine_speaks_before_the_launch() -> None:
     assert not ranks.speaks_before_launch({"RANK": "1", "LOCAL_RANK": "1"})
 
 
+SLURM = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"RANK": "1", **SLURM, "TORCHELASTIC_RUN_ID": "x"}, 1),  # srun torchrun ...
+        ({"RANK": "0", **SLURM}, 3),  # a batch script exported it
+        ({"RANK": "2", "SLURM_PROCID": "0"}, 2),  # started by hand inside an allocation
+        ({"RANK": "0", "OMPI_COMM_WORLD_RANK": "1", "SLURM_PROCID": "0"}, 1),
+        ({"RANK": "2"}, 2),
+    ],
+)
+def test_a_rank_left_over_by_a_script_deceives_nobody(
+    environment: dict[str, str], expected: int
+) -> None:
+    assert ranks.rank(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "started"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2"}, "torchrun started 2 processes"),
+        ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "1"}, "srun started 1 process "),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, "MPI started 2 "),
+        (
+            {"RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
+            "the launcher that set WORLD_SIZE started 1 process ",
+        ),
+    ],
+    ids=["torchrun", "srun", "mpirun", "variables"],
+)  # fmt: skip
+def test_a_launcher_s_number_and_another_are_both_named(
+    environment: dict[str, str], started: str
+) -> None:
+    with pytest.raises(UserError, match=f"^--devices 5, but {started}"):
+        check_devices(5, environment)
+    check_devices(1, environment)
+    check_devices(local_size(environment, 1), environment)
+    check_devices(5, {})
+
+
 def test_cores_are_divided_only_among_those_who_share_them() -> None:
-    whole = ("a", (0, 1, 2, 3))
+    whole = Binding("a", (0, 1, 2, 3))
     assert share_of_cores(whole, [whole]) == 4
     assert share_of_cores(whole, [whole, whole]) == 2
     assert share_of_cores(whole, [whole] * 9) == 1
-    bound = [("a", (0, 1)), ("a", (2, 3)), ("b", (0, 1))]
+    bound = [Binding("a", (0, 1)), Binding("a", (2, 3)), Binding("b", (0, 1))]
     assert share_of_cores(bound[0], bound) == 2
+    assert ranks_here(bound[0], bound) == 2
+
+
+def test_containers_of_one_machine_share_its_cores_and_keep_to_their_quotas() -> None:
+    numbers = tuple(range(16))
+    first, second = (Binding("a", numbers, Quota(4.0, name)) for name in ("one", "other"))
+    outside = Binding("a", numbers)
+    assert share_of_cores(first, [first, second]) == 4
+    assert share_of_cores(first, [first, first, second]) == 2
+    assert share_of_cores(outside, [outside, first]) == 8
+    assert share_of_cores(first, [first] * 9) == 1
+    assert share_of_cores(first, [first] * 2 + [second] * 14) == 1  # more ranks than cores
+    assert ranks_here(first, [first, second, outside]) == 3
+
+
+def test_machines_of_one_host_name_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As containers have them that are made from one image."""
+    found = []
+    for number in ("first", "second"):
+        (tmp_path / number).write_text(f"{number}\n")
+        monkeypatch.setattr(cores, "_BOOT_ID", tmp_path / number)
+        found.append(binding())
+    assert [other.machine for other in found] == ["first", "second"]
+    assert ranks_here(found[0], found) == 1
+    monkeypatch.setattr(cores, "_BOOT_ID", tmp_path / "not Linux")
+    assert binding().machine == socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/\n", {"cpu.max": "max 100000"}, None),
+        ("0::/\n", {"cpu.max": "250000 100000"}, 2.5),
+        ("0::/a/b\n", {"a/cpu.max": "400000 100000", "a/b/cpu.max": "max 100000"}, 4.0),
+        ("0::/not/seen/here\n", {"cpu.max": "100000 100000"}, 1.0),
+        ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "300000"}, 3.0),
+        ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "-1"}, None),
+        ("", {}, None),
+    ],
+)
+def test_the_tightest_quota_counts(
+    membership: str, files: dict[str, str], expected: float | None, tmp_path: Path
+) -> None:
+    for name, text in {**files, "self": membership}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = cpu_quota(tmp_path / "self", tmp_path)
+    assert (found.cores if found else None) == expected
 
 
 def test_broken_connections_are_lost_peers_and_other_errors_stay() -> None:

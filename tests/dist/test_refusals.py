@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import write_classes
-from tests.dist.runs import ENVIRONMENT, thresher
+from tests.dist.runs import free_port, rank, sentences, thresher
 
 COMMON = (
     "--method", "ce", "--epochs", "1", "--batch-size", "12", "--val-share", "0",
@@ -26,36 +24,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def rank(
-    number: int, size: int, port: int, words: list[str], code: str = ""
-) -> subprocess.Popen[str]:
-    """One rank as torchrun would start it; ``code`` runs before Thresher."""
-    environment = {
-        **ENVIRONMENT, "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(size),
-        "LOCAL_WORLD_SIZE": str(size), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
-    }  # fmt: skip
-    main = f"{code}\nimport sys\nfrom thresher.cli import main\nsys.exit(main(sys.argv[1:]))"
-    return subprocess.Popen(
-        [sys.executable, "-c", main, *words],
-        env=environment,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-
-
-def sentences(processes: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
-    """Exit codes, and what Thresher itself said."""
-    errors = [process.communicate(timeout=100)[1] for process in processes]
-    said = [line for text in errors for line in text.splitlines() if line.startswith("thresher: ")]
-    assert not any("Traceback" in text for text in errors), errors
-    return [process.returncode for process in processes], said
+    return free_port()
 
 
 @pytest.mark.parametrize(

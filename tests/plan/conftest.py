@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from thresher.plan.profile import Line, Profile
+from thresher.plan.line import Line
+from thresher.plan.profile import Profile
 
 
 @pytest.fixture

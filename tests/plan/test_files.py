@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,21 @@ def test_profile_survives_the_disk(profile: Profile, tmp_path: Path) -> None:
     assert Profile.load(tmp_path / "p.json") == profile
 
 
+def test_bends_survive_the_disk_and_older_profiles_have_none(
+    profile: Profile, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.json"
+    bent = replace(profile.forward, points=((10.0, 0.1), (20.0, 0.3)))
+    replace(profile, forward=bent, message_seconds=1e-4).save(path)
+    assert Profile.load(path).forward(15) == pytest.approx(0.2)
+    values = json.loads(path.read_text())
+    for name in ("forward", "backward", "update", "augment", "ledger"):
+        del values[name]["points"]
+    del values["message_seconds"], values["crowded_message_seconds"]
+    path.write_text(json.dumps(values))
+    assert Profile.load(path) == profile
+
+
 BAD: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda v: v.pop("batch"), "the figure 'batch' is missing"),
     (lambda v: v.update(speed=1), "unknown figure 'speed'"),
@@ -33,6 +49,11 @@ BAD: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda v: v.update(ready=[[0.5, 0.5]]), "must end with all bytes"),
     (lambda v: v.update(ready=[[0.5, 0.9], [1, 0.5]]), "must ascend"),
     (lambda v: v.update(ready=[1, 2]), "must be a list of pairs"),
+    (lambda v: v["update"].update(points=3), "'update.points' must be a list of pairs"),
+    (lambda v: v["update"].update(points=[[2, 1], [2, 1]]), "'update.points' must ascend"),
+    (lambda v: v["update"].update(points=[[2, -1]]), "'update.points' is -1"),
+    (lambda v: v["update"].update(points=[[0, 1]]), "'update.points' is 0; it must be above 0"),
+    (lambda v: v.update(message_seconds=-1), "'message_seconds' is -1"),
     (lambda v: v.update(hardware=3), "'hardware' must be text"),
     (lambda v: v.update(decodes_beside=1), "must be true or false"),
 ]
@@ -142,9 +163,20 @@ def test_node_counts() -> None:
     assert node_counts("3..20") == [3, 4, 8, 16, 20]
     assert node_counts("8,1,2") == [1, 2, 8]
     assert node_counts("5") == [5]
-    for wrong in ("4..2", "a..b", "1..2..3", "1.5", ""):
-        with pytest.raises(UserError):
+    for wrong in ("4..2", "a..b", "0"):
+        with pytest.raises(UserError, match="--nodes"):
             node_counts(wrong)
+    for wrong in ("1..2..3", "1.5", "", ",", "1,,2", "1..", "1...4"):
+        with pytest.raises(UserError, match="a range such as"):
+            node_counts(wrong)
+    assert node_counts(" 1, 2 ") == [1, 2]
+
+
+def test_folders_are_no_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        Profile.load(tmp_path)
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        load_link(str(tmp_path))
 
 
 def test_words() -> None:

@@ -11,7 +11,7 @@ from thresher.plan.advice import advice
 from thresher.plan.link import Level, Link
 from thresher.plan.predict import Job, predict, slowest
 from thresher.plan.presets import LINKS
-from thresher.plan.profile import Line, Profile
+from thresher.plan.profile import Profile
 from thresher.plan.published import CASES, NODES, STORAGE, machine
 
 FREE = Link("free", (Level("across", 0.0, float("inf")),))
@@ -164,10 +164,10 @@ def test_refusals(profile: Profile) -> None:
         weak(images=0)
     with pytest.raises(UserError, match="variation"):
         weak(variation=1.5)
-    with pytest.raises(UserError, match="even number of processes"):
+    with pytest.raises(UserError, match="3 nodes of 1 make 3"):
         predict(profile, FREE, weak(placement="apart"), 3)
     one = dataclasses.replace(profile, networks=1)
-    with pytest.raises(UserError, match="this is 1 network on 2"):
+    with pytest.raises(UserError, match="of two networks; the profile's, 'mct', has one"):
         predict(one, FREE, weak(placement="apart"), 2)
     with pytest.raises(UserError, match="nothing to do for some of 8 processes"):
         predict(profile, FREE, Job(images=10, batch=4), 8)
@@ -184,6 +184,25 @@ def test_advice_names_the_change(profile: Profile) -> None:
     assert "thresher pack" in advice([predict(profile, FREE, job, 1)], job, profile)
 
 
+def test_advice_tells_messages_from_bytes(profile: Profile) -> None:
+    far = Link("far", (Level("across", 0.1, float("inf")),))
+    job = weak(images=10**6)
+    text = advice([predict(profile, far, job, 64)], job, profile)
+    assert "more images per process, --placement apart or a link of less latency help" in text
+    cpu = dataclasses.replace(profile, decodes_beside=False)
+    text = advice([predict(cpu, far, job, 64)], job, cpu)
+    assert "fewer processes of more cores each or a link of less latency" in text
+    text = advice([predict(profile, SLOW, job, 64)], job, profile)
+    assert "--placement apart or a faster link help" in text
+
+
+def test_advice_notices_a_step_of_more_images_than_there_are(profile: Profile) -> None:
+    job = weak(images=1000)
+    assert "more than" not in advice([predict(profile, FREE, job, 100)], job, profile)
+    text = advice([predict(profile, FREE, job, 128)], job, profile)
+    assert "A step on 128 nodes takes 1,280 images, more than the 1,000 there are" in text
+
+
 def test_published_figures_stay_as_reported() -> None:
     """The comparison of docs/scaling.md, failures and all."""
     ratios = {}
@@ -196,7 +215,3 @@ def test_published_figures_stay_as_reported() -> None:
         ratios[case.profile.network] = found.speedup / case.speedup - 1
     assert ratios["alexnet"] == pytest.approx(0.087, abs=0.002)
     assert ratios["resnet50"] == pytest.approx(0.429, abs=0.002)
-
-
-def test_line() -> None:
-    assert Line(1.0, 2.0)(3) == 7.0

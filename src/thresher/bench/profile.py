@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from thresher.bench.clock import Clock
 from thresher.bench.images import measure
+from thresher.bench.messages import processor_seconds
 from thresher.bench.step import PHASES, PIECES, Setting, Step
-from thresher.plan.profile import Line, Profile
+from thresher.plan.line import Line
+from thresher.plan.profile import Profile
 
 _READY_POINTS = 64
 
@@ -26,7 +29,8 @@ def measure_profile(
     """Measure one process on this machine.
 
     Each piece is timed at up to three batch sizes, a quarter, a half and the whole of ``batch``,
-    each at ``PHASES`` points of a run; medians over ``repeats`` are averaged over the points.
+    each at ``PHASES`` points of a run; medians over ``repeats`` are averaged over the points. The
+    three are kept beside the line through them: a step is bent by its fixed cost and by caches.
     Pieces are timed with waits between them, then scaled to add up to whole steps timed without.
 
     Args:
@@ -61,7 +65,15 @@ def measure_profile(
     # What a network says is sent in the precision that it is computed in.
     width = 4 if setting.precision is None else 2
     peer_bytes = width * step.nets[0].logits / (PHASES * batch) if len(step.nets) == 2 else 0.0
-    lines = {name: fit([float(s) for s in sizes], [p[name] for p in pieces]) for name in PIECES}
+    lines: dict[str, Line] = {}
+    for name in PIECES:
+        points = tuple((float(s), p[name]) for s, p in zip(sizes, pieces, strict=True))
+        lines[name] = replace(fit(*zip(*points, strict=True)), points=points)
+    prices = None
+    if setting.device.type == "cpu":
+        report("messages between processes")
+        prices = processor_seconds()
+    free, crowded = prices or (0.0, 0.0)
     return Profile(
         hardware=_hardware(setting.device),
         network=setting.model,
@@ -72,7 +84,11 @@ def measure_profile(
         batch=batch,
         cores=torch.get_num_threads() if setting.device.type == "cpu" else 1,
         decodes_beside=setting.device.type != "cpu",
-        **lines,
+        forward=lines["forward"],
+        backward=lines["backward"],
+        update=lines["update"],
+        augment=lines["augment"],
+        ledger=lines["ledger"],
         ready=ready,
         decode_rate=rates.decoded,
         cached_rate=rates.cached,
@@ -84,9 +100,12 @@ def measure_profile(
         cache_bytes=rates.cache_bytes,
         peer_bytes=peer_bytes,
         variation=variation,
+        message_seconds=free,
+        crowded_message_seconds=crowded,
         source=f"thresher bench profile: {repeats} x {PHASES} steps at {sizes} images of"
         f" {setting.image_size} pixels, {setting.num_classes} classes, {_precision(setting)},"
-        f" PyTorch {torch.__version__}; decoding of {rates.words}",
+        f" PyTorch {torch.__version__}; decoding of {rates.words}; messages between processes"
+        f" {'not ' if prices is None else ''}measured",
     )
 
 

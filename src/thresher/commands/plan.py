@@ -46,7 +46,9 @@ class PlanOptions:
     decode_cores: int = option(1, "Cores per process that decode beside an accelerator.")
     cached: bool = option(False, "Images come decoded from memory, as after the first epoch.")
     storage: str | None = option(None, "Bytes/s that all nodes together read from storage: 5G.")
-    cores_per_node: int | None = option(None, "Cores of a node that its processes share.")
+    cores_per_node: int | None = option(
+        None, "Cores of a node that its processes share; left open, as many as they want."
+    )
     memory: str | None = option(None, "Bytes that there are per process: 80G.")
     variation: float | None = option(
         None, "Standard deviation of a step's time over its mean, for stragglers."
@@ -59,7 +61,10 @@ def run(words: Sequence[str]) -> int:
     parser = Parser(
         prog="thresher plan",
         description="Predict time, efficiency, memory and bottleneck on many nodes from a measured"
-        " profile and a description of the network. docs/scaling.md has the model.",
+        " profile and a description of the network. Of the table: 'waits' is what of a step the"
+        " exchange holds up, 'effic.' the images/s over those of as many processes that need"
+        " nobody, 'run' all epochs, 'memory' of one process ('!' where that is more than there is),"
+        " 'storage/s' what all nodes read. docs/scaling.md has the model.",
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
     parser.add_fields(PlanOptions)

@@ -16,7 +16,7 @@ from rich.console import Console
 from thresher import ranks
 from thresher.audit.run import audit
 from thresher.config import TrainConfig
-from thresher.dist.environment import restarts, was_launched
+from thresher.dist.environment import check_devices, restarts, was_launched
 from thresher.dist.errors import PEERS_LOST, PeersLostError
 from thresher.dist.launch import launch
 from thresher.errors import UserError
@@ -35,6 +35,7 @@ def run(words: Sequence[str]) -> int:
     """Train, then write the report."""
     parser = _parser()
     given = parser.parse(words)
+    check_devices(given["devices"])  # not of a resumed run's configuration: that may differ
     out = Path(given["out"]) if given["out"] else None
     if given["resume"] and out is None:
         raise UserError("--resume needs --out: the directory of the run to go on with.")

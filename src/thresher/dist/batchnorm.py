@@ -17,14 +17,14 @@ class _Sum(torch.autograd.Function):
     """A sum over the ranks: every rank's part of it gets the sum of all ranks' gradients."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, group: dist.ProcessGroup | None) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         ctx.group = group
         values = values.clone()
         dist.all_reduce(values, group=group)
         return values
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: D102
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient, group=ctx.group)
         return gradient, None

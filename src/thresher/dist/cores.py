@@ -5,16 +5,36 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-Binding = tuple[str, tuple[int, ...]]
-"""(host, cores that the process may run on)."""
+from thresher.dist.quota import Quota, cpu_quota
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Where a process may run.
+
+    Attributes:
+        machine: a name that no two machines share.
+        cores: of the machine, by number.
+        quota: of its container, if it has one.
+    """
+
+    machine: str
+    cores: tuple[int, ...]
+    quota: Quota | None = None
 
 
 def binding() -> Binding:
     """Where this process may run."""
     if hasattr(os, "sched_getaffinity"):
-        return socket.gethostname(), tuple(sorted(os.sched_getaffinity(0)))
-    return socket.gethostname(), tuple(range(os.cpu_count() or 1))
+        cores = tuple(sorted(os.sched_getaffinity(0)))
+    else:
+        cores = tuple(range(os.cpu_count() or 1))
+    return Binding(_machine(), cores, cpu_quota())
 
 
 def share_of_cores(mine: Binding, everyone: Sequence[Binding]) -> int:
@@ -22,5 +42,27 @@ def share_of_cores(mine: Binding, everyone: Sequence[Binding]) -> int:
 
     MPI and Slurm may have bound each rank to cores of its own; then nothing is divided.
     """
-    sharers = sum(1 for other in everyone if other[0] == mine[0] and set(other[1]) & set(mine[1]))
-    return max(1, len(mine[1]) // max(1, sharers))
+    here = [other for other in everyone if other.machine == mine.machine]
+    sharers = sum(1 for other in here if set(other.cores) & set(mine.cores))
+    share = len(mine.cores) / max(1, sharers)
+    if mine.quota is not None:
+        inmates = sum(1 for other in here if other.quota and other.quota.group == mine.quota.group)
+        share = min(share, mine.quota.cores / max(1, inmates))
+    return max(1, int(share))
+
+
+def ranks_here(mine: Binding, everyone: Sequence[Binding]) -> int:
+    """How many of the ranks run on this machine, in its containers or outside."""
+    return sum(1 for other in everyone if other.machine == mine.machine)
+
+
+def _machine() -> str:
+    """The number that Linux draws when it starts, else the machine's name.
+
+    Containers on many machines may have one and the same host name, and containers on one machine
+    have different ones though they share its cores and its memory.
+    """
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return socket.gethostname()

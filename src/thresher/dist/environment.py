@@ -1,5 +1,8 @@
 """Who started this process, and how many peers it has: torchrun, MPI, Slurm, LSF, or nobody.
 
+What sets PyTorch's own variables alone (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), as Kubeflow's
+PyTorchJob does, is a launcher too.
+
 Fabric's own detection is not asked: it loads MPI in every run and warns wherever Slurm is
 installed.
 """
@@ -26,6 +29,11 @@ _LOCAL_SIZE_VARIABLES = (
     "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "JSM_NAMESPACE_LOCAL_SIZE",
 )  # fmt: skip
 _MPI_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
+_PYTORCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_NAMES = {
+    "torchrun": "torchrun", "mpi": "MPI", "slurm": "srun", "lsf": "jsrun",
+    "pytorch": "the launcher that set WORLD_SIZE",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,8 @@ def surroundings() -> Surroundings:
     """Ask the environment.
 
     Raises:
-        UserError: MPI started this process, and ``mpi4py`` is missing or finds no MPI.
+        UserError: MPI started this process, and ``mpi4py`` is missing or finds no MPI; or some of
+            PyTorch's variables are set, which do not tell who is who.
     """
     cluster = _cluster(os.environ)
     size = 1 if cluster is None else cluster.world_size()
@@ -59,6 +68,30 @@ def surroundings() -> Surroundings:
 def was_launched() -> bool:
     """Whether a launcher started this process, perhaps as the only one."""
     return _launcher(os.environ) is not None
+
+
+def check_devices(devices: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse ``--devices N`` where a launcher started another number of processes.
+
+    Args:
+        devices: as the user typed it; 1 says nothing.
+        environment: variables of this process.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    launcher = _launcher(environment)
+    if launcher is None or devices == 1:
+        return
+    started = local_size(environment, 1)
+    if devices != started:
+        processes = "process" if started == 1 else "processes"
+        unset = " If there is none, unset WORLD_SIZE." if launcher == "pytorch" else ""
+        raise UserError(
+            f"--devices {devices}, but {_NAMES[launcher]} started {started} {processes} on this"
+            f" machine. Leave --devices out, and let the launcher start {devices} if you want"
+            f" so many.{unset}"
+        )
 
 
 def local_size(environment: Mapping[str, str], world_size: int) -> int:
@@ -97,7 +130,9 @@ def _launcher(environment: Mapping[str, str]) -> str | None:
     is_task = "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment
     if is_task and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
         return "slurm"
-    return "lsf" if "LSB_JOBID" in environment and "JSM_NAMESPACE_RANK" in environment else None
+    if "LSB_JOBID" in environment and "JSM_NAMESPACE_RANK" in environment:
+        return "lsf"
+    return "pytorch" if all(environment.get(name) for name in _PYTORCH_VARIABLES) else None
 
 
 def _cluster(environment: Mapping[str, str]) -> ClusterEnvironment | None:
@@ -108,7 +143,48 @@ def _cluster(environment: Mapping[str, str]) -> ClusterEnvironment | None:
         return _mpi()
     if launcher == "slurm":
         return _slurm(environment)
-    return LSFEnvironment() if launcher == "lsf" else None
+    if launcher == "lsf":
+        return LSFEnvironment()
+    _check_pytorch(environment, whole=launcher == "pytorch")
+    if launcher is None:
+        return None
+    if "LOCAL_RANK" not in environment:  # one process in each container
+        os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"] = "0", "1"
+    return TorchElasticEnvironment()
+
+
+def _check_pytorch(environment: Mapping[str, str], *, whole: bool) -> None:
+    """Refuse what is left over in a shell: each process would train alone, or wait for ever."""
+    numbers = {"RANK": 0, "WORLD_SIZE": 1}
+    for name, least in numbers.items():
+        text = environment.get(name, str(least))
+        if not text.isdigit() or int(text) < least:
+            raise UserError(
+                f"The environment variable {name} is '{text}', which is no number of"
+                f" {'a process' if name == 'RANK' else 'processes'}. Unset it to train with one"
+                " process."
+            )
+        numbers[name] = int(text)
+    rank, size = numbers.values()
+    port = environment.get("MASTER_PORT", "0")
+    if whole and not (port.isdigit() and 0 < int(port) < 65536):
+        raise UserError(
+            f"The environment variable MASTER_PORT is '{port}', which is no port. Choose a number"
+            " from 1 to 65535."
+        )
+    if whole and rank >= size:
+        raise UserError(
+            f"The environment variable RANK is {rank}, but WORLD_SIZE is {size}: ranks count from"
+            f" 0 to {size - 1}. Set both, or unset both to train with one process."
+        )
+    if not whole and (rank or size > 1):
+        missing = ", ".join(name for name in _PYTORCH_VARIABLES if not environment.get(name))
+        found = f"WORLD_SIZE is {size}" if size > 1 else f"RANK is {rank}"
+        raise UserError(
+            f"The environment variable {found}, as a launcher of PyTorch sets it, but {missing} are"
+            " not set. Start with torchrun, set them too, or unset RANK and WORLD_SIZE to train"
+            " with one process."
+        )
 
 
 def _mpi() -> ClusterEnvironment:

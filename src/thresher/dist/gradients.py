@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Variable
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from thresher.config import Compression
+from thresher.dist.buckets import bucket_megabytes
 from thresher.dist.group import Group
+from thresher.dist.idle import graph_changed, unfinished
 
 # Running statistics are averaged with the weights' sums, see train/team.py. PyTorch renamed the
 # option after 2.11.
@@ -36,9 +39,8 @@ class _Members(nn.Module):
         super().__init__()
         self.members = nn.ModuleDict({str(index): net for index, net in networks.items()})
 
-    def forward(self, index: int, images: Tensor) -> Tensor:
-        out: Tensor = self.members[str(index)](images)
-        return out
+    def forward(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        return network(images)
 
 
 class Exchange:
@@ -48,31 +50,52 @@ class Exchange:
         networks: that this rank holds, by index.
         group: ranks that hold the same ones.
         compression: ``bf16`` halves what travels, at the cost of rounding each rank's gradients.
+        idle: names of each network's parameters that never get a gradient; they do not travel.
     """
 
     def __init__(
-        self, networks: Mapping[int, nn.Module], group: Group, compression: Compression
+        self,
+        networks: Mapping[int, nn.Module],
+        group: Group,
+        compression: Compression,
+        idle: Collection[str] = (),
     ) -> None:
         self._networks = networks
         self._ddp: DistributedDataParallel | None = None
         if group.size == 1:
             return
-        first = next(next(iter(networks.values())).parameters())
+        members = _Members(networks)
+        trained = {name: p for name, p in members.named_parameters() if p.requires_grad}
+        unused = {f"members.{index}.{name}" for index in networks for name in idle}
+        self._travelling = {name: p for name, p in trained.items() if name not in unused}
+        self._staying = {name: p for name, p in trained.items() if name in unused}
+        self._is_checked = False
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
+            members, unused
+        )
+        first = next(members.parameters())
         self._ddp = DistributedDataParallel(
-            _Members(networks),
+            members,
             device_ids=[first.device] if first.is_cuda else None,
             process_group=group.handle,
+            bucket_cap_mb=bucket_megabytes(self._travelling.values()),
             gradient_as_bucket_view=True,
             **_NO_BUFFERS,
         )
         if compression == "bf16":
             self._ddp.register_comm_hook(group.handle, bf16_compress_hook)
+        self._fix_buckets(self._ddp)
 
     def forward(self, index: int, images: Tensor) -> Tensor:
-        """What a network says of images, with gradients."""
-        out: Tensor = (
-            self._networks[index](images) if self._ddp is None else self._ddp(index, images)
-        )
+        """What a network says of images, with gradients.
+
+        Its backward pass raises a ``UserError`` if it leaves out a part that travels.
+        """
+        if self._ddp is None:
+            return self._networks[index](images)  # type: ignore[no-any-return]
+        out: Tensor = self._ddp(self._networks[index], images)
+        if out.requires_grad:
+            out.register_hook(self._check_at_the_end)  # type: ignore[no-untyped-call]
         return out
 
     def keep_to_myself(self) -> AbstractContextManager[None]:
@@ -96,6 +119,50 @@ class Exchange:
     def is_joint(self) -> bool:
         """Whether all losses must go backward together, since their gradients travel together."""
         return self._ddp is not None
+
+    def _fix_buckets(self, ddp: DistributedDataParallel) -> None:
+        """Have the buckets be in the first step what they are in all others.
+
+        PyTorch puts all into one, and forms the buckets by the order in which the gradients of the
+        first step came. With three ranks or more a sum's rounding depends on its place in a bucket,
+        so a run that goes on from a checkpoint would part from one that was never stopped.
+        """
+
+        def one_of_each(_: Tensor) -> Tensor:
+            # Those of the last layers come first, as in a real step.
+            return torch.stack([p.sum().float() for p in self._travelling.values()]).sum()
+
+        ddp(one_of_each, torch.empty(0)).backward()
+        for parameter in self._travelling.values():
+            parameter.grad = None
+
+    def _check_at_the_end(self, _: Tensor) -> None:
+        """At a backward pass's first operation: have it checked once all gradients are there."""
+        if not self._is_checked:
+            self._is_checked = True
+            # Queued from within the queue, so that PyTorch's own end of the exchange comes first.
+            queue = Variable._execution_engine.queue_callback
+            queue(lambda: queue(self._check))
+
+    def _check(self) -> None:
+        """Ranks whose gradients do not meet would wait for one another, or part unseen."""
+        self._is_checked = False
+        assert self._ddp is not None
+        try:
+            self._ddp.reducer._check_reducer_finalized()
+        except RuntimeError as error:
+            missing = unfinished(error, list(self._travelling))
+            if missing is None:
+                raise
+            raise graph_changed(_plain(missing)) from None
+        found = [name for name, p in self._staying.items() if p.grad is not None]
+        if found:
+            raise graph_changed(_plain(found))
+
+
+def _plain(names: Iterable[str]) -> list[str]:
+    """A network's own names of its parameters."""
+    return list(dict.fromkeys(name.split(".", 2)[2] for name in names))
 
 
 def running_statistics(networks: Sequence[nn.Module]) -> list[Tensor]:

@@ -7,31 +7,27 @@ from __future__ import annotations
 
 import datetime
 import gc
-import itertools
 import logging
 import os
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from thresher.config import Compression, Placement, Precision
 from thresher.dist.agree import RanksDifferError, first_difference, join_errors
 from thresher.dist.batchnorm import share_statistics
-from thresher.dist.cores import binding, share_of_cores
+from thresher.dist.cores import binding, ranks_here, share_of_cores
 from thresher.dist.environment import Surroundings, surroundings
 from thresher.dist.errors import name_lost_peers
 from thresher.dist.gradients import Exchange
 from thresher.dist.group import Group, Pending, Twin
-from thresher.dist.meeting import meet
+from thresher.dist.idle import find_idle
 from thresher.dist.start import check_accelerator, join, make_fabric, set_timeout
 from thresher.dist.store import HashStore, Store, TCPStore
 from thresher.dist.watch import Watch
@@ -58,6 +54,7 @@ class Runtime:
         group: the ranks that hold the same networks as this one and share out the samples.
         twin: the rank with the other network (placement apart), else None.
         cores: of the processor, for this rank alone.
+        local_size: ranks on this machine.
 
     Raises:
         UserError: the accelerator is not there, or the ranks do not find one another.
@@ -75,7 +72,6 @@ class Runtime:
         around = Surroundings(LightningEnvironment(), 1, 1) if alone else surroundings()
         kind = check_accelerator(accelerator, around)
         self.world_size = around.world_size
-        self.local_size = around.local_size
         self._peer_timeout = peer_timeout
         self._fabric = make_fabric(kind, precision, around)
         if self.world_size > 1:
@@ -93,6 +89,7 @@ class Runtime:
         self.rank = self._fabric.global_rank
         self.device = self._fabric.device
         self._watch: Watch | None = None
+        self._idle: frozenset[str] = frozenset()
         with self.name_lost_peers():
             # Before anything that all must do alike.
             self.require_equal({"--placement": placement, "the kind of device": kind})
@@ -100,8 +97,10 @@ class Runtime:
             self.group, self.twin = self._place(placement, precision)
             self._store = self._open_shared_store()
             mine = binding()
-            self.cores = share_of_cores(mine, self.gather(mine))
-        if self.world_size > 1:
+            everyone = self.gather(mine)
+            self.cores = share_of_cores(mine, everyone)
+            self.local_size = ranks_here(mine, everyone)
+        if self.world_size > 1 or self.cores < torch.get_num_threads():
             torch.set_num_threads(self.cores)
 
     @property
@@ -124,7 +123,18 @@ class Runtime:
 
     def exchange(self, networks: Mapping[int, nn.Module], compression: Compression) -> Exchange:
         """The way to averaged gradients for the networks that this rank holds."""
-        return Exchange(networks, self.group, compression)
+        return Exchange(networks, self.group, compression, self._idle)
+
+    def leave_out_idle(self, network: nn.Module, images: Tensor) -> None:
+        """Find out which parameters never get a gradient; they take no part in any exchange.
+
+        Args:
+            network: of the kind that will be trained; it is used up.
+            images: a few.
+        """
+        if self.group.size > 1:
+            with self.autocast():
+                self._idle = find_idle(network, images)
 
     def require_networks(self, networks: int, method: str) -> None:
         """Refuse a placement that a method's networks do not fit.
@@ -250,6 +260,7 @@ class Runtime:
 
     def watch(self, orphaned: Callable[[], None]) -> None:
         """Begin to look out for ranks that stall; ``tick`` tells that this one does not."""
+        self.stop_watching()
         if self.world_size > 1:
             self._watch = Watch(
                 self.connect, self.rank, self.world_size, self._peer_timeout, orphaned=orphaned
@@ -322,8 +333,7 @@ class Runtime:
         """NCCL cannot serve two ranks on one GPU, and says so in words of its own."""
         if self.device.type != "cuda" or self.world_size == 1:
             return
-        mine = (socket.gethostname(), str(torch.cuda.get_device_properties(self.device).uuid))
-        everyone = self.gather(mine)
+        everyone = self.gather(str(torch.cuda.get_device_properties(self.device).uuid))
         if len(set(everyone)) < len(everyone):
             raise UserError(
                 f"{self.world_size} processes were started, but they have only"

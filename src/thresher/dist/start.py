@@ -61,8 +61,7 @@ def make_fabric(kind: str, precision: Precision, around: Surroundings) -> Fabric
         # With one visible device per process the launcher has chosen; else each takes its own.
         visible = torch.cuda.device_count()
         devices = [
-            torch.device("cuda", local if visible > 1 else 0)
-            for local in range(around.local_size)
+            torch.device("cuda", local if visible > 1 else 0) for local in range(around.local_size)
         ]
     else:
         devices = [torch.device("cpu")] * around.local_size

@@ -1,9 +1,9 @@
 """Notices a rank that stalls or is gone, and names it.
 
-Every rank counts what it does and writes into a store, every few seconds, how many of the things it
-has done that all ranks do alike (steps, sums). A rank that has done nothing for the time-out looks at
-all counts twice: who does not even write is stopped or dead; else who has counted least holds up the
-rest.
+Every rank counts what it does and writes into a store, every few seconds, how many of the things
+it has done that all ranks do alike (steps, sums). A rank that has done nothing for the time-out
+looks at all counts twice: who does not even write is stopped or dead; else who has counted least
+holds up the rest.
 A collective that waits for a lost peer cannot be called off, so the process ends itself.
 """
 

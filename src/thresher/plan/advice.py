@@ -35,6 +35,11 @@ def advice(found: Sequence[Prediction], job: Job, profile: Profile) -> str:
             f" {size(worst.memory)} per process on {_nodes(worst.nodes)} do not fit into"
             f" {size(job.memory or 0)}: fewer images per process, or more nodes."
         )
+    if last.batch > job.images:
+        text += (
+            f" A step on {_nodes(last.nodes)} takes {last.batch:,} images, more than the"
+            f" {job.images:,} there are: fewer images per process, or fewer nodes."
+        )
     return text
 
 
@@ -85,6 +90,17 @@ def _change(last: Prediction, job: Job, profile: Profile) -> str:
     if last.bottleneck == "storage":
         return "pack the images smaller (thresher pack), or keep them with --cached true."
     if last.bottleneck == "exchange":
-        apart = ", --placement apart" if profile.networks == 2 and job.placement != "apart" else ""
-        return f"more images per process{apart}, or a faster link help; more nodes do not."
+        return _quicker_exchange(last, job, profile)
     return "steadier processes help; more images per process do not."
+
+
+def _quicker_exchange(last: Prediction, job: Job, profile: Profile) -> str:
+    ways = ["more images per process"]
+    if profile.networks == 2 and job.placement != "apart":
+        ways.append("--placement apart")
+    # Messages follow one another: where they take most of the time, bytes and wires matter little.
+    waits_for_messages = last.latency > last.exchange / 2
+    if waits_for_messages and not profile.decodes_beside:
+        ways.append("fewer processes of more cores each")
+    ways.append("a link of less latency" if waits_for_messages else "a faster link")
+    return f"{', '.join(ways[:-1])} or {ways[-1]} help; more nodes do not."

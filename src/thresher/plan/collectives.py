@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from thresher.errors import unknown_name
 from thresher.plan.link import Link, Stage
@@ -40,6 +41,12 @@ def all_reduce(
     choices = ALGORITHMS.values() if algorithm == "auto" else [ALGORITHMS[algorithm]]
     per_byte = 1 / link.reduction if link.reduction else 0.0
     return min(choice(size, stages, per_byte) for choice in choices)
+
+
+def messages(link: Link, nodes: int, processes_per_node: int = 1, algorithm: str = "auto") -> float:
+    """How many messages of an all-reduce follow one another: its seconds at 1 s per message."""
+    levels = tuple(replace(level, latency=1.0) for level in link.levels)
+    return all_reduce(0.0, replace(link, levels=levels), nodes, processes_per_node, algorithm)
 
 
 def ring(size: float, stages: Sequence[Stage], per_byte: float = 0.0) -> float:

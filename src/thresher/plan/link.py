@@ -149,7 +149,9 @@ def load_link(name: str) -> Link:
         raise unknown_name("link", name, LINKS)
     try:
         values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UserError(f"The link description {path} cannot be read: {error.strerror}.") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"The link description {path} cannot be read as YAML: {reason}") from None
     try:

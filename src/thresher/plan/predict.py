@@ -8,16 +8,13 @@ from statistics import NormalDist
 from typing import Literal
 
 from thresher.errors import UserError
-from thresher.plan.collectives import all_reduce, message
+from thresher.plan.collectives import message
+from thresher.plan.exchange import Ranks, exchange
 from thresher.plan.link import Link
-from thresher.plan.overlap import BUCKET, FIRST_BUCKET, exchange_queue, exposed, ready_stream
+from thresher.plan.overlap import BUCKET
 from thresher.plan.profile import Profile
 
 Placement = Literal["together", "apart"]
-SCALAR_BYTES = 16.0
-"""What is summed in every step before the backward: the weights of one or two networks."""
-
-
 _ABOVE_ZERO = (
     "images", "epochs", "batch", "batch_per_process", "processes_per_node", "decode_cores",
     "cores_per_node", "bucket_bytes", "storage", "memory",
@@ -90,6 +87,7 @@ class Prediction:
         exchange: gradients on the wire, whether hidden or not.
         exposed: what of the exchange the backward does not hide, with sums and messages that
             nothing can hide.
+        latency: of the exchange, what it would take if no byte were sent.
         straggling: waiting for the slowest process.
         images_per_second: over all processes.
         epoch, run: duration.
@@ -111,6 +109,7 @@ class Prediction:
     compute: float
     exchange: float
     exposed: float
+    latency: float
     straggling: float
     images_per_second: float
     epoch: float
@@ -131,10 +130,16 @@ def predict(profile: Profile, link: Link, job: Job, nodes: int) -> Prediction:
     """
     processes = nodes * job.processes_per_node
     apart = job.placement == "apart"
-    if apart and (profile.networks != 2 or processes % 2):
+    if apart and profile.networks != 2:
         raise UserError(
-            "Placement apart needs a method of two networks and an even number of processes; this"
-            f" is {profile.networks} network{'s' * (profile.networks > 1)} on {processes}."
+            "--placement apart needs a method of two networks; the profile's,"
+            f" '{profile.method}', has one."
+        )
+    if apart and processes % 2:
+        raise UserError(
+            "--placement apart needs an even number of processes, half of them for each network;"
+            f" {nodes:,} node{'s' * (nodes > 1)} of {job.processes_per_node} make {processes:,}."
+            " Choose other --nodes (2..4096), or an even --processes-per-node."
         )
     batch = job.batch if job.batch is not None else (job.batch_per_process or 0) * processes
     if batch < processes:
@@ -165,6 +170,7 @@ def predict(profile: Profile, link: Link, job: Job, nodes: int) -> Prediction:
         compute=pieces.compute,
         exchange=pieces.exchange,
         exposed=pieces.exposed,
+        latency=pieces.latency,
         straggling=pieces.straggling,
         images_per_second=rate,
         epoch=steps * pieces.step,
@@ -186,6 +192,7 @@ class _Pieces:
     compute: float
     exchange: float
     exposed: float
+    latency: float
     straggling: float
 
     @property
@@ -222,35 +229,24 @@ def _pieces(
     backward = half * profile.backward(served) * slower
     update = half * profile.update(served) * slower
     around = (profile.augment(served) + profile.ledger(served)) * slower
-    compute = forward + backward + update + around
 
     # Each half of the networks lies on half of the nodes, or on half of the only one.
-    ranks = math.ceil(nodes / 2) if apart else nodes
-    ranks_per_node = per_node // 2 if apart and nodes == 1 else per_node
-
-    members = max(1, ranks * ranks_per_node)
-
-    def host_seconds(size: float) -> float:
-        return 2 * (members - 1) / members * size * link.host_seconds_per_byte * slower
-
-    def seconds_for(size: float) -> float:
-        wire = all_reduce(size, link, ranks, ranks_per_node, job.algorithm)
-        return max(wire, host_seconds(size))
-
-    networks = 1 if apart else profile.networks
-    length = backward / networks
-    starts = [(index * length, length) for index in range(networks)]
-    stream = ready_stream(profile.ready, profile.gradient_bytes, starts)
-    first, size = (FIRST_BUCKET, job.bucket_bytes) if job.overlap else (math.inf, math.inf)
-    queue = exchange_queue(stream, first, size, seconds_for)
-    exchange = sum(seconds for _, seconds in queue)
-    late = exposed(queue, backward) if job.overlap else exchange
-    if exchange > 0 and not profile.decodes_beside:
-        # On the step's own cores, what is hidden of an exchange still takes its work from them.
-        hidden = 1 - min(1.0, late / exchange)
-        compute += hidden * networks * host_seconds(profile.gradient_bytes)
-    if processes > 1:
-        late += all_reduce(SCALAR_BYTES, link, nodes, per_node)
+    holders = Ranks(
+        math.ceil(nodes / 2) if apart else nodes,
+        per_node // 2 if apart and nodes == 1 else per_node,
+        slower,
+    )
+    sent = exchange(
+        profile, link, holders,
+        networks=1 if apart else profile.networks,
+        backward=backward,
+        algorithm=job.algorithm,
+        bucket_bytes=job.bucket_bytes,
+        overlap=job.overlap,
+        processes=processes,
+    )  # fmt: skip
+    compute = forward + backward + update + around + sent.work
+    late = sent.exposed
     if apart:
         # Each half must know what the other thinks of the batch before it can weigh its labels.
         late += message(profile.peer_bytes * served, link, nodes, per_node)
@@ -268,7 +264,7 @@ def _pieces(
     # Batches are made ahead: beside an accelerator the slower side sets the pace; on shared cores
     # decoding adds to the step. Reading always runs beside.
     step = max(busy, decode, read) if profile.decodes_beside else max(busy + decode, read)
-    return _Pieces(step, decode, read, compute, exchange, late, straggling)
+    return _Pieces(step, decode, read, compute, sent.whole, late, sent.latency, straggling)
 
 
 def slowest(processes: int) -> float:

@@ -11,23 +11,7 @@ from typing import Any
 
 from thresher.errors import UserError
 from thresher.files import write_atomically
-
-
-@dataclass(frozen=True)
-class Line:
-    """Seconds as a linear function of the batch: ``intercept + slope * images``.
-
-    Attributes:
-        intercept: seconds that do not depend on the batch, at least 0.
-        slope: seconds per image, at least 0.
-    """
-
-    intercept: float = 0.0
-    slope: float = 0.0
-
-    def __call__(self, images: float) -> float:
-        """Seconds for this many images."""
-        return self.intercept + self.slope * images
+from thresher.plan.line import Line
 
 
 @dataclass(frozen=True)
@@ -64,6 +48,11 @@ class Profile:
         cache_bytes: per image kept decoded.
         peer_bytes: per sample that two networks apart would tell each other.
         variation: standard deviation of a step's time over its mean; 0 if not measured.
+        message_seconds: of a processor, for each message of an exchange however short: a process
+            wakes up for it, copies and goes back to sleep; 0 if not measured, or if an accelerator
+            computes.
+        crowded_message_seconds: the same where more processes than cores take turns on them; 0 if
+            not measured.
         source: where the figures come from.
     """
 
@@ -92,6 +81,8 @@ class Profile:
     cache_bytes: float
     peer_bytes: float = 0.0
     variation: float = 0.0
+    message_seconds: float = 0.0
+    crowded_message_seconds: float = 0.0
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -116,7 +107,9 @@ class Profile:
             raise UserError(
                 f"There is no profile {path}. Measure one with: thresher bench profile --out {path}"
             ) from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except OSError as error:
+            raise UserError(f"The profile {path} cannot be read: {error.strerror}.") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise UserError(f"The profile {path} cannot be read as JSON: {error}.") from None
         if not isinstance(values, dict):
             raise UserError(f"The profile {path} must be a JSON object of names and figures.")
@@ -143,14 +136,20 @@ def _from_values(values: dict[str, Any]) -> Profile:
     given = dict(values)
     for name in _LINES:
         line = values[name]
-        if not isinstance(line, dict) or set(line) != {"intercept", "slope"}:
+        # Profiles of earlier versions have no points, which makes their lines straight.
+        if not isinstance(line, dict) or set(line) - {"points"} != {"intercept", "slope"}:
             raise UserError(f"'{name}' must have an 'intercept' and a 'slope'.")
-        given[name] = Line(**line)
-    try:
-        given["ready"] = tuple((float(x), float(y)) for x, y in values["ready"])
-    except (TypeError, ValueError):
-        raise UserError("'ready' must be a list of pairs of numbers.") from None
+        points = _pairs(f"{name}.points", line.get("points", ()))
+        given[name] = Line(line["intercept"], line["slope"], points)
+    given["ready"] = _pairs("ready", values["ready"])
     return Profile(**given)
+
+
+def _pairs(name: str, values: Any) -> tuple[tuple[float, float], ...]:
+    try:
+        return tuple((float(x), float(y)) for x, y in values)
+    except (TypeError, ValueError):
+        raise UserError(f"'{name}' must be a list of pairs of numbers.") from None
 
 
 def _check(profile: Profile) -> None:
@@ -163,6 +162,7 @@ def _check(profile: Profile) -> None:
         elif name in _LINES:
             for part in ("intercept", "slope"):
                 _check_number(f"{name}.{part}", getattr(value, part), positive=False)
+            _check_points(name, value.points)
         elif name == "decodes_beside":
             if not isinstance(value, bool):
                 raise UserError("'decodes_beside' must be true or false.")
@@ -180,6 +180,16 @@ def _check_number(name: str, value: object, *, positive: bool) -> None:
         raise UserError(f"'{name}' must be a number, not {value!r}.")
     if value < 0 or (positive and value == 0):
         raise UserError(f"'{name}' is {value:g}; it must be {'above 0' if positive else '>= 0'}.")
+
+
+def _check_points(name: str, points: tuple[tuple[float, float], ...]) -> None:
+    previous = 0.0
+    for images, seconds in points:
+        _check_number(f"{name}.points", images, positive=True)
+        _check_number(f"{name}.points", seconds, positive=False)
+        if images <= previous:
+            raise UserError(f"'{name}.points' must ascend in images.")
+        previous = images
 
 
 def _check_ready(ready: tuple[tuple[float, float], ...]) -> None:

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from thresher.plan.line import Line
 from thresher.plan.link import Link
 from thresher.plan.presets import LINKS
-from thresher.plan.profile import Line, Profile
+from thresher.plan.profile import Profile
 
 NODES = 1024
 MEGABYTE = 2.0**20

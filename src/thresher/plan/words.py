@@ -46,11 +46,12 @@ def node_counts(text: str) -> list[int]:
     Raises:
         UserError: neither, or an empty range.
     """
+    if not re.fullmatch(r"[^,.\s]+(\.\.[^,.\s]+|(,[^,.\s]+)*)", re.sub(r"\s", "", text)):
+        raise UserError(
+            f"--nodes takes a range such as 1..4096 or a list such as 1,2,8, not '{text}'."
+        )
     if ".." in text:
-        ends = text.split("..")
-        if len(ends) != 2:
-            raise UserError(f"--nodes takes one range such as 1..4096, not '{text}'.")
-        low, high = (whole(end, "nodes") for end in ends)
+        low, high = (whole(end, "nodes") for end in text.split(".."))
         if low > high:
             raise UserError(f"--nodes {text} is empty: the first number is the larger.")
         powers = {2**p for p in range(low.bit_length() - 1, high.bit_length())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,7 @@ def learner_maker(config: ResolvedConfig, num_classes: int, runtime: Runtime) ->
 
 
 def try_network(learner: Learner, config: ResolvedConfig, runtime: Runtime) -> None:
-    """See that a network takes images of the chosen size.
+    """See that a network takes images of the chosen size, and which of its parameters they need.
 
     Raises:
         UserError: it does not.
@@ -179,6 +180,8 @@ def try_network(learner: Learner, config: ResolvedConfig, runtime: Runtime) -> N
     images = torch.zeros(2, 3, side, side, device=runtime.device)
     try:
         learner.predictor(teacher=False)(images)
+        # A copy of the average: its batch statistics wait for no other rank.
+        runtime.leave_out_idle(copy.deepcopy(learner.ema).requires_grad_(True), images)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
             f"{config.model} does not take images of {side} x {side} pixels"

@@ -1,0 +1,121 @@
+"""What a step's exchange takes: of the wire, of the step's end, and of the step's own cores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from thresher.plan.collectives import all_reduce, messages
+from thresher.plan.link import Link
+from thresher.plan.overlap import FIRST_BUCKET, exchange_queue, exposed, ready_stream
+from thresher.plan.profile import Profile
+
+SCALAR_BYTES = 16.0
+"""What is summed in every step before the backward: the weights of one or two networks."""
+_LONGEST = 16
+"""Steps between two questions at most, see ``train/flags.py``."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Processes that exchange with each other.
+
+    Attributes:
+        nodes, per_node: where they are.
+        slower: by how much sharing cores slows each down, at least 1.
+    """
+
+    nodes: int
+    per_node: int
+    slower: float = 1.0
+
+    @property
+    def all(self) -> int:
+        """How many."""
+        return max(1, self.nodes * self.per_node)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Seconds of one step.
+
+    Attributes:
+        whole: on the wire, hidden or not.
+        exposed: what goes on after the backward's end.
+        latency: what of the whole an exchange of no bytes would take.
+        work: that the hidden part takes from the step, where that computes on the same cores.
+    """
+
+    whole: float
+    exposed: float
+    latency: float
+    work: float
+
+
+def exchange(
+    profile: Profile,
+    link: Link,
+    ranks: Ranks,
+    *,
+    networks: int,
+    backward: float,
+    algorithm: str,
+    bucket_bytes: float,
+    overlap: bool,
+    processes: int,
+) -> Exchange:
+    """The exchange of one step's gradients and of the small sums before them.
+
+    Args:
+        profile: measured.
+        link: between the ranks.
+        ranks: that hold the same networks.
+        networks: that each of them holds.
+        backward: seconds of all of them, one after the other.
+        algorithm: see ``collectives``; on processors, auto is gloo's ring.
+        bucket_bytes: of gradients that are sent at once.
+        overlap: whether buckets are sent while the backward runs.
+        processes: of the whole job, who ask each other whether to stop.
+    """
+    if processes <= 1:
+        return Exchange(0.0, 0.0, 0.0, 0.0)
+    on_processors = not profile.decodes_beside
+    if algorithm == "auto" and on_processors:
+        algorithm = "ring"
+    each = profile.message_seconds
+    if ranks.slower > 1:
+        # A profile of an earlier version knows neither; one figure stands for a missing other.
+        each = profile.crowded_message_seconds or each
+    waking = each * messages(link, ranks.nodes, ranks.per_node, algorithm)
+    sent = 2 * (ranks.all - 1) / ranks.all
+
+    def work(size: float) -> float:
+        return (waking + sent * size * link.host_seconds_per_byte) * ranks.slower
+
+    def seconds(size: float, way: str = algorithm) -> float:
+        # The wire may wait for the processors, but is never quicker than they are.
+        return max(all_reduce(size, link, ranks.nodes, ranks.per_node, way), work(size))
+
+    # Before the backward the networks' weights are summed; processors also carry the flags, which
+    # an accelerator's host sends beside the step. MPI and NCCL choose the way for a few bytes.
+    sums = 1 + (1 / flags_every(processes) if on_processors else 0.0)
+    few = seconds(SCALAR_BYTES, algorithm if on_processors else "auto")
+    length = backward / networks
+    starts = [(index * length, length) for index in range(networks)]
+    stream = ready_stream(profile.ready, profile.gradient_bytes, starts)
+    first, size = (FIRST_BUCKET, bucket_bytes) if overlap else (math.inf, math.inf)
+    queue = [(0.0, sums * few), *exchange_queue(stream, first, size, seconds)]
+    whole = sum(took for _, took in queue)
+    late = exposed(queue, backward) if overlap else whole
+    hidden = 1 - min(1.0, late / whole) if whole > 0 else 0.0
+    # Work adds up however it is cut into buckets, but each of them wakes the ranks up.
+    gradients = networks * profile.gradient_bytes
+    buckets = len(queue) - 1
+    total = sums * work(SCALAR_BYTES) + work(gradients) + (buckets - 1) * work(0.0)
+    latency = sums * few + buckets * seconds(0.0)
+    return Exchange(whole, late, latency, hidden * total if on_processors else 0.0)
+
+
+def flags_every(processes: int) -> int:
+    """Steps from one question of the ranks to the next, whether to stop or to save."""
+    return min(_LONGEST, 1 + processes // 8)

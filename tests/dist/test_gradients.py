@@ -1,0 +1,80 @@
+"""How gradients come together into buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from thresher.dist.buckets import bucket_megabytes
+from thresher.dist.gradients import Exchange
+from thresher.dist.group import Group
+from thresher.dist.store import HashStore
+from thresher.models.factory import create_model
+
+
+class Pair(Group):
+    """Two ranks, as far as an exchange asks; its sums are those of one."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 2, dist.group.WORLD)
+
+
+@pytest.fixture
+def pair() -> Iterator[Group]:
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield Pair()
+    dist.destroy_process_group()
+
+
+def buckets(exchange: Exchange) -> list[int]:
+    """Bytes of each, in the order in which they travel."""
+    assert exchange._ddp is not None
+    found = exchange._ddp._get_ddp_logging_data()
+    return [int(size) for size in found["rebuilt_bucket_sizes"].split(",")]
+
+
+def step(exchange: Exchange, networks: dict[int, nn.Module]) -> None:
+    images = torch.randn(4, 3, 16, 16)
+    torch.autograd.backward([exchange.forward(index, images).sum() for index in networks])
+
+
+def test_the_gradients_of_small_networks_travel_in_several_buckets(pair: Group) -> None:
+    networks = {index: create_model("small_cnn", 10) for index in range(2)}
+    whole = sum(4 * p.numel() for network in networks.values() for p in network.parameters())
+    exchange = Exchange(networks, pair, "none")
+    step(exchange, networks)  # PyTorch writes its figures down when it begins another step
+    first = buckets(exchange)
+    step(exchange, networks)
+    assert buckets(exchange) == first, "the first step's are those of all others"
+    assert len(first) >= 4
+    assert sum(first) == whole
+    assert max(first) < whole / 2
+
+
+def test_forming_the_buckets_leaves_no_gradient(pair: Group) -> None:
+    network = create_model("small_cnn", 10)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    Exchange({0: network}, pair, "bf16")
+    assert all(p.grad is None for p in network.parameters())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_parameters_of_no_part_stay_at_home(pair: Group) -> None:
+    network = nn.ModuleDict({"body": nn.Flatten(), "head": nn.Linear(768, 2)})
+    network["unused"] = nn.Linear(2, 2)
+    network.forward = lambda images: network["head"](network["body"](images))  # type: ignore[method-assign]
+    exchange = Exchange({0: network}, pair, "none", {"unused.weight", "unused.bias"})
+    for _ in range(2):
+        step(exchange, {0: network})
+    assert network["unused"].weight.grad is None
+    assert network["head"].weight.grad is not None
+
+
+@pytest.mark.parametrize(("values", "expected"), [(100, 0.25), (6 * 2**20, 4.0), (10**9, 25.0)])
+def test_a_sixth_of_all_within_bounds(values: int, expected: float) -> None:
+    with torch.device("meta"):
+        assert bucket_megabytes([nn.Parameter(torch.empty(values))]) == expected
