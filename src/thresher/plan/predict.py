@@ -138,7 +138,7 @@ def predict(profile: Profile, link: Link, job: Job, nodes: int) -> Prediction:
     if apart and processes % 2:
         raise UserError(
             "--placement apart needs an even number of processes, half of them for each network;"
-            f" {nodes:,} node{'s' * (nodes > 1)} of {job.processes_per_node} make {processes:,}."
+            f" {nodes:,} node{'s' * (nodes > 1)} x {job.processes_per_node} is {processes:,}."
             " Choose other --nodes (2..4096), or an even --processes-per-node."
         )
     batch = job.batch if job.batch is not None else (job.batch_per_process or 0) * processes
