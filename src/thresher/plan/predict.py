@@ -11,7 +11,6 @@ from thresher.errors import UserError
 from thresher.plan.collectives import message
 from thresher.plan.exchange import Ranks, exchange
 from thresher.plan.link import Link
-from thresher.plan.overlap import BUCKET
 from thresher.plan.profile import Profile
 
 Placement = Literal["together", "apart"]
@@ -36,7 +35,7 @@ class Job:
         placement: together, every process trains all networks; apart, each half of them trains one.
         algorithm: of the all-reduce, see ``collectives``.
         overlap: whether the exchange runs beside the backward.
-        bucket_bytes: size of a bucket of gradients; the first has 1 MiB at most.
+        bucket_bytes: size of a bucket of gradients; None for what training makes of them.
         decode_cores: cores per process that decode beside the step; where decoding takes the step's
             own cores, the profile's cores are meant.
         cached: images come decoded from memory after the first epoch.
@@ -54,7 +53,7 @@ class Job:
     placement: Placement = "together"
     algorithm: str = "auto"
     overlap: bool = True
-    bucket_bytes: float = BUCKET
+    bucket_bytes: float | None = None
     decode_cores: int = 1
     cached: bool = False
     storage: float | None = None
