@@ -9,7 +9,6 @@ import pytest
 from thresher.plan.collectives import messages
 from thresher.plan.exchange import Exchange, Ranks, exchange, flags_every
 from thresher.plan.link import Level, Link
-from thresher.plan.overlap import BUCKET
 from thresher.plan.predict import Job, predict
 from thresher.plan.profile import Profile
 from thresher.train.flags import Flags
@@ -30,7 +29,7 @@ def cpu(profile: Profile) -> Profile:
 
 def of(profile: Profile, link: Link, ranks: Ranks, **change: object) -> Exchange:
     options: dict[str, object] = {
-        "networks": 1, "backward": 0.2, "algorithm": "auto", "bucket_bytes": BUCKET,
+        "networks": 1, "backward": 0.2, "algorithm": "auto", "bucket_bytes": None,
         "overlap": True, "processes": ranks.all, **change,
     }  # fmt: skip
     return exchange(profile, link, ranks, **options)  # type: ignore[arg-type]
@@ -62,6 +61,15 @@ def test_crowded_ranks_take_turns_on_their_work(cpu: Profile) -> None:
     assert of(half, FREE, Ranks(1, 4, slower=2.0)).exposed == pytest.approx(0.012)
     none = dataclasses.replace(half, message_seconds=0.0)
     assert of(none, FREE, Ranks(1, 4, slower=2.0)) == Exchange(0.0, 0.0, 0.0, 0.0)
+
+
+def test_every_bucket_wakes_the_ranks_up(cpu: Profile) -> None:
+    # Halves of the gradients come at a half and at the end of a backward of 0.2 s.
+    halves = dataclasses.replace(cpu, ready=((0.5, 0.5), (1.0, 1.0)))
+    found = of(halves, FREE, Ranks(1, 4))
+    assert found.whole == pytest.approx(0.024)
+    assert found.exposed == pytest.approx(0.006)
+    assert found.work == pytest.approx(0.018)
 
 
 def test_bytes_and_messages_are_both_work(cpu: Profile) -> None:

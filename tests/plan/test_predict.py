@@ -164,7 +164,7 @@ def test_refusals(profile: Profile) -> None:
         weak(images=0)
     with pytest.raises(UserError, match="variation"):
         weak(variation=1.5)
-    with pytest.raises(UserError, match="3 nodes of 1 make 3"):
+    with pytest.raises(UserError, match="3 nodes x 1 is 3"):
         predict(profile, FREE, weak(placement="apart"), 3)
     one = dataclasses.replace(profile, networks=1)
     with pytest.raises(UserError, match="of two networks; the profile's, 'mct', has one"):

@@ -61,8 +61,8 @@ def run(words: Sequence[str]) -> int:
     parser = Parser(
         prog="thresher plan",
         description="Predict time, efficiency, memory and bottleneck on many nodes from a measured"
-        " profile and a description of the network. Of the table: 'waits' is what of a step the"
-        " exchange holds up, 'effic.' the images/s over those of as many processes that need"
+        " profile and a description of the network. Of the table: 'waits' is how long a step"
+        " waits for the exchange, 'effic.' the images/s over those of as many processes that need"
         " nobody, 'run' all epochs, 'memory' of one process ('!' where that is more than there is),"
         " 'storage/s' what all nodes read. docs/scaling.md has the model.",
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from thresher.plan.collectives import all_reduce, messages
 from thresher.plan.link import Link
-from thresher.plan.overlap import FIRST_BUCKET, exchange_queue, exposed, ready_stream
+from thresher.plan.overlap import exchange_queue, exposed, ready_stream, usual_bucket
 from thresher.plan.profile import Profile
 
 SCALAR_BYTES = 16.0
@@ -60,7 +60,7 @@ def exchange(
     networks: int,
     backward: float,
     algorithm: str,
-    bucket_bytes: float,
+    bucket_bytes: float | None,
     overlap: bool,
     processes: int,
 ) -> Exchange:
@@ -73,7 +73,7 @@ def exchange(
         networks: that each of them holds.
         backward: seconds of all of them, one after the other.
         algorithm: see ``collectives``; on processors, auto is gloo's ring.
-        bucket_bytes: of gradients that are sent at once.
+        bucket_bytes: of gradients that are sent at once; None for as many as training sends.
         overlap: whether buckets are sent while the backward runs.
         processes: of the whole job, who ask each other whether to stop.
     """
@@ -103,13 +103,13 @@ def exchange(
     length = backward / networks
     starts = [(index * length, length) for index in range(networks)]
     stream = ready_stream(profile.ready, profile.gradient_bytes, starts)
-    first, size = (FIRST_BUCKET, bucket_bytes) if overlap else (math.inf, math.inf)
-    queue = [(0.0, sums * few), *exchange_queue(stream, first, size, seconds)]
+    gradients = networks * profile.gradient_bytes
+    size = (bucket_bytes or usual_bucket(gradients)) if overlap else math.inf
+    queue = [(0.0, sums * few), *exchange_queue(stream, size, seconds)]
     whole = sum(took for _, took in queue)
     late = exposed(queue, backward) if overlap else whole
     hidden = 1 - min(1.0, late / whole) if whole > 0 else 0.0
     # Work adds up however it is cut into buckets, but each of them wakes the ranks up.
-    gradients = networks * profile.gradient_bytes
     buckets = len(queue) - 1
     total = sums * work(SCALAR_BYTES) + work(gradients) + (buckets - 1) * work(0.0)
     latency = sums * few + buckets * seconds(0.0)

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-FIRST_BUCKET = 2.0**20
-BUCKET = 25 * 2.0**20
-"""Bytes at which PyTorch's DistributedDataParallel sends; its first bucket is small."""
+_BUCKETS = 6
+_SMALLEST = 0.25 * 2.0**20
+_LARGEST = 25 * 2.0**20
 
 
-def buckets(
-    stream: Sequence[tuple[float, float]], first: float, size: float
-) -> list[tuple[float, float]]:
+def usual_bucket(gradient_bytes: float) -> float:
+    """Bytes at which gradients are sent, of so many in all; see ``dist/buckets.py``."""
+    return min(_LARGEST, max(_SMALLEST, gradient_bytes / _BUCKETS))
+
+
+def buckets(stream: Sequence[tuple[float, float]], size: float) -> list[tuple[float, float]]:
     """Cut gradients into buckets in the order in which they become ready.
 
     Args:
         stream: (second at which gradients become ready, their bytes), in order.
-        first: bytes at which the first bucket is sent.
-        size: bytes at which the others are; one larger gradient makes one larger bucket.
+        size: bytes at which a bucket is sent; one larger gradient makes one larger bucket.
 
     Returns:
         (second at which it is full, bytes) per bucket; the last may be small.
     """
     found: list[tuple[float, float]] = []
-    waiting, limit = 0.0, min(first, size)
+    waiting = 0.0
     for time, num_bytes in stream:
         waiting += num_bytes
         # The slack is for sums of shares that miss a bucket by rounding.
-        if waiting >= limit * (1 - 1e-9):
+        if waiting >= size * (1 - 1e-9):
             found.append((time, waiting))
-            waiting, limit = 0.0, size
+            waiting = 0.0
     if waiting > 0:
         found.append((stream[-1][0], waiting))
     return found
@@ -73,7 +75,6 @@ def exposed(queue: Sequence[tuple[float, float]], end: float) -> float:
 
 def exchange_queue(
     stream: Sequence[tuple[float, float]],
-    first: float,
     size: float,
     seconds_for: Callable[[float], float],
 ) -> list[tuple[float, float]]:
@@ -81,7 +82,7 @@ def exchange_queue(
 
     Args:
         stream: see ``ready_stream``.
-        first, size: of the buckets, see ``buckets``.
+        size: of the buckets, see ``buckets``.
         seconds_for: exchange of so many bytes.
     """
-    return [(time, seconds_for(waiting)) for time, waiting in buckets(stream, first, size)]
+    return [(time, seconds_for(waiting)) for time, waiting in buckets(stream, size)]

@@ -11,7 +11,6 @@ from thresher.errors import UserError
 from thresher.plan.collectives import message
 from thresher.plan.exchange import Ranks, exchange
 from thresher.plan.link import Link
-from thresher.plan.overlap import BUCKET
 from thresher.plan.profile import Profile
 
 Placement = Literal["together", "apart"]
@@ -36,7 +35,7 @@ class Job:
         placement: together, every process trains all networks; apart, each half of them trains one.
         algorithm: of the all-reduce, see ``collectives``.
         overlap: whether the exchange runs beside the backward.
-        bucket_bytes: size of a bucket of gradients; the first has 1 MiB at most.
+        bucket_bytes: size of a bucket of gradients; None for what training makes of them.
         decode_cores: cores per process that decode beside the step; where decoding takes the step's
             own cores, the profile's cores are meant.
         cached: images come decoded from memory after the first epoch.
@@ -54,7 +53,7 @@ class Job:
     placement: Placement = "together"
     algorithm: str = "auto"
     overlap: bool = True
-    bucket_bytes: float = BUCKET
+    bucket_bytes: float | None = None
     decode_cores: int = 1
     cached: bool = False
     storage: float | None = None
@@ -138,7 +137,7 @@ def predict(profile: Profile, link: Link, job: Job, nodes: int) -> Prediction:
     if apart and processes % 2:
         raise UserError(
             "--placement apart needs an even number of processes, half of them for each network;"
-            f" {nodes:,} node{'s' * (nodes > 1)} of {job.processes_per_node} make {processes:,}."
+            f" {nodes:,} node{'s' * (nodes > 1)} x {job.processes_per_node} is {processes:,}."
             " Choose other --nodes (2..4096), or an even --processes-per-node."
         )
     batch = job.batch if job.batch is not None else (job.batch_per_process or 0) * processes
