@@ -32,11 +32,14 @@ def port() -> int:
     [
         (["--lr", "0.2"], "", "--lr is 0.2 on rank 1, but 0.1 on rank 0"),
         (["--data", "OTHER"], "", "--data is "),
+        ([], "from functools import partial; import thresher.commands.train as train;"
+         " train.train = partial(lambda f, *a, **k: f(*a, **{**k, 'resume': True}), train.train)",
+         "--resume is True on rank 1, but False on rank 0"),
         ([], "import thresher; thresher.__version__ = '0.0.9'",
          "the version of thresher is '0.0.9' on rank 1, but"),
         (["--data", "/no/such/place"], "", "rank 1: "),
     ],
-    ids=["setting", "data", "version", "missing data"],
+    ids=["setting", "data", "resume", "version", "missing data"],
 )  # fmt: skip
 def test_ranks_that_differ_are_refused_by_name(
     change: list[str], code: str, sentence: str, data: Path, tmp_path: Path, port: int
@@ -100,6 +103,17 @@ def test_a_taken_port_is_a_sentence(data: Path, tmp_path: Path) -> None:
         codes, said = sentences([rank(0, 2, number, words)])
     assert codes == [2]
     assert f"The port {number} that the processes should meet at is taken" in said[0]
+
+
+def test_an_interface_that_is_not_there_is_a_sentence(
+    data: Path, tmp_path: Path, port: int
+) -> None:
+    """The ranks meet at one port, and then each connects to each by others."""
+    words = ["train", str(data), "--out", str(tmp_path / "run"), *COMMON, "--peer-timeout", "5"]
+    code = "import os; os.environ['GLOO_SOCKET_IFNAME'] = 'nowhere0'"
+    codes, said = sentences([rank(number, 2, port, words, code) for number in range(2)])
+    assert codes == [2, 2]
+    assert any("cannot connect to the others" in line and "nowhere0" in line for line in said), said
 
 
 @pytest.mark.parametrize(

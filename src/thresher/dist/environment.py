@@ -198,7 +198,9 @@ def _mpi() -> ClusterEnvironment:
 
 
 def _slurm(environment: Mapping[str, str]) -> ClusterEnvironment:
-    tasks = int(environment["SLURM_NTASKS"])
+    # Of this step, which may be smaller than the allocation.
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS") or environment["SLURM_NTASKS"])
+    os.environ["SLURM_NTASKS"] = str(tasks)
     # srun -n sets the one and not the other, without which Fabric gives up.
     os.environ["SLURM_NTASKS_PER_NODE"] = str(local_size(environment, tasks))
     if environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES")) == "1":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Sequence
@@ -45,8 +46,15 @@ def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
     try:
         elastic_launch(config, sys.executable)("-u", "-m", "thresher", *words)
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
+        rank, failure = error.get_first_failure()
         code = failure.exitcode
+        if code < 0:  # it had no time to say anything, and perhaps the others had none either
+            why = ", as when the machine's memory runs out" if -code == signal.SIGKILL else ""
+            print(
+                f"thresher: rank {rank} was ended by {signal.Signals(-code).name}{why}. Everything"
+                " saved so far is whole; go on with --resume.",
+                file=sys.stderr,
+            )
         return 128 - code if code < 0 else code
     except SignalException as stopped:
         return 128 + int(stopped.sigval)

@@ -24,7 +24,7 @@ from thresher.dist.agree import RanksDifferError, first_difference, join_errors
 from thresher.dist.batchnorm import share_statistics
 from thresher.dist.cores import binding, ranks_here, share_of_cores
 from thresher.dist.environment import Surroundings, surroundings
-from thresher.dist.errors import name_lost_peers
+from thresher.dist.errors import PeersLostError, name_lost_peers
 from thresher.dist.gradients import Exchange
 from thresher.dist.group import Group, Pending, Twin
 from thresher.dist.idle import find_idle
@@ -90,17 +90,22 @@ class Runtime:
         self.device = self._fabric.device
         self._watch: Watch | None = None
         self._idle: frozenset[str] = frozenset()
-        with self.name_lost_peers():
-            # Before anything that all must do alike.
-            self.require_equal({"--placement": placement, "the kind of device": kind})
-            self._refuse_shared_gpus()
-            self.group, self.twin = self._place(placement, precision)
-            self._store = self._open_shared_store()
-            mine = binding()
-            everyone = self.gather(mine)
-            self.cores = share_of_cores(mine, everyone)
-            self.local_size = ranks_here(mine, everyone)
-        if self.world_size > 1 or self.cores < torch.get_num_threads():
+        try:
+            with self.name_lost_peers():
+                # Before anything that all must do alike.
+                self.require_equal({"--placement": placement, "the kind of device": kind})
+                self._refuse_shared_gpus()
+                self.group, self.twin = self._place(placement, precision)
+                self._store = self._open_shared_store()
+                mine = binding()
+                everyone = self.gather(mine)
+                self.cores = share_of_cores(mine, everyone)
+                self.local_size = ranks_here(mine, everyone)
+        except (UserError, PeersLostError):
+            self.leave()  # nobody else can: there will be no runtime
+            raise
+        # Alone PyTorch counts the cores itself, and knows nothing of a container's quota.
+        if self.world_size > 1 or self.cores < min(len(mine.cores), torch.get_num_threads()):
             torch.set_num_threads(self.cores)
 
     @property
@@ -208,7 +213,9 @@ class Runtime:
         if self.world_size == 1:
             return action()
         result: list[T] = []
-        self._share_outcome(_attempt(lambda: result.append(action())))
+        message = join_errors(self.gather(_attempt(lambda: result.append(action()))))
+        if message is not None:
+            raise UserError(message, told=not self.is_first)
         return result[0]
 
     def on_first(self, action: Callable[[], T]) -> T | None:
@@ -220,13 +227,11 @@ class Runtime:
         if self.world_size == 1:
             return action()
         result: list[T] = []
-        self._share_outcome(_attempt(lambda: result.append(action())) if self.is_first else None)
+        message = _attempt(lambda: result.append(action())) if self.is_first else None
+        message = self.broadcast(message)
+        if message is not None:
+            raise UserError(message, told=not self.is_first)
         return result[0] if result else None
-
-    def _share_outcome(self, message: str | None) -> None:
-        joined = join_errors(self.gather(message))
-        if joined is not None:
-            raise UserError(joined, told=not self.is_first)
 
     def first_then_all(self, action: Callable[[], T]) -> T:
         """Do something on the first rank, which may leave a cache, then on the others.

@@ -75,17 +75,29 @@ def make_fabric(kind: str, precision: Precision, around: Surroundings) -> Fabric
 
 
 def join(around: Surroundings, kind: str, timeout: float) -> None:
-    """Meet the other ranks and make the group of all."""
+    """Meet the other ranks and make the group of all.
+
+    Raises:
+        UserError: they do not meet, or cannot connect to one another.
+    """
     host, port = around.cluster.main_address, around.cluster.main_port
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = host, str(port)
     rank = around.cluster.global_rank()
-    dist.init_process_group(
-        _backend(kind),
-        store=meet(host, port, rank, around.world_size, timeout),
-        rank=rank,
-        world_size=around.world_size,
-        timeout=datetime.timedelta(seconds=timeout),
-    )
+    store = meet(host, port, rank, around.world_size, timeout)
+    try:
+        dist.init_process_group(
+            _backend(kind),
+            store=store,
+            rank=rank,
+            world_size=around.world_size,
+            timeout=datetime.timedelta(seconds=timeout),
+        )
+    except (RuntimeError, ValueError) as error:  # ValueError: Gloo on a name it cannot resolve
+        raise UserError(
+            f"The processes met at {host}:{port}, but this one cannot connect to the others"
+            f" ({str(error).splitlines()[0][-160:]}). Set GLOO_SOCKET_IFNAME to the network"
+            " interface between the machines, and see that no firewall stands between them."
+        ) from None
 
 
 def _backend(kind: str) -> str:

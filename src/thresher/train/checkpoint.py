@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ from thresher.errors import UserError
 from thresher.files import explain_write_errors, sync
 
 FORMAT = 2
+_DAMAGED = "damaged-"
+
+
+class CheckpointDamagedError(Exception):
+    """Some rank cannot read a checkpoint; it was set aside, and the one before may do."""
 
 
 def target_of(folder: Path, epoch: int, step: int) -> Path:
@@ -96,24 +101,43 @@ def find_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         UserError: there are checkpoints, and none is whole.
     """
-    damaged = 0
     for path in _newest_first(folder):
         try:
             return path, _read_and_check(path)
         # What damaged JSON and missing files raise.
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-            damaged += 1
-            warnings.warn(
-                f"Checkpoint {path} is damaged ({error}); trying the one before.", stacklevel=2
-            )
-            aside = path.with_name(f"damaged-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+            set_aside(path, f"is damaged ({error})")
+    damaged = len(list(folder.glob(f"{_DAMAGED}*")))  # some of them perhaps by an earlier attempt
     if damaged:
         raise UserError(
             f"None of the {damaged} checkpoints in {folder} is whole. Start the run anew with"
             " --overwrite, or with another --out."
         )
+    return None
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Have a checkpoint count no more, with a warning.
+
+    Raises:
+        UserError: it cannot be renamed.
+    """
+    warnings.warn(f"Checkpoint {path} {why}; trying the one before.", stacklevel=3)
+    aside = path.with_name(f"{_DAMAGED}{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    with explain_write_errors(path):
+        path.rename(aside)
+
+
+def why_unreadable(path: Path, meta: Mapping[str, Any], stems: Iterable[str]) -> str | None:
+    """What keeps this process from reading some parts as they were written; None if nothing does.
+
+    Another machine may see another state of a shared file system than the one that looked first.
+    """
+    try:
+        _check_parts(path, meta, [f"{stem}.pt" for stem in stems])
+    except (OSError, KeyError, ValueError) as error:
+        return str(error)
     return None
 
 
@@ -126,10 +150,14 @@ def _read_and_check(path: Path) -> dict[str, Any]:
     meta: dict[str, Any] = json.loads((path / "meta.json").read_text())
     if meta["format"] != FORMAT:
         raise ValueError(f"format {meta['format']}, not {FORMAT}")
-    for name, expected in meta["sha256"].items():
-        if _hash_and_sync(path / name) != expected:
-            raise ValueError(f"{name} has changed since it was written")
+    _check_parts(path, meta, meta["sha256"])
     return meta
+
+
+def _check_parts(path: Path, meta: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        if _hash_and_sync(path / name) != meta["sha256"][name]:
+            raise ValueError(f"{name} has changed since it was written")
 
 
 def _accuracy(path: Path) -> float:

@@ -24,6 +24,7 @@ from thresher.methods import resolve_name
 from thresher.methods.base import Method
 from thresher.sources.manifest import Manifest
 from thresher.train import build, fit
+from thresher.train.checkpoint import CheckpointDamagedError
 from thresher.train.chronicle import Chronicle
 from thresher.train.data import TrainData, open_training_data
 from thresher.train.facts import common_facts, versions
@@ -121,7 +122,8 @@ def _train(
     data = runtime.first_then_all(lambda: open_training_data(config))
     facts = Facts(len(data.train.ids), data.median_side, runtime.device.type, runtime.cores)
     resolved = resolve(config, facts)
-    runtime.require_equal(common_facts(resolved, method_options, data, runtime))
+    together = common_facts(resolved, method_options, data, runtime)
+    runtime.require_equal({"--resume": resume, **together})
     if config.batch_size == "auto":
         batch = _fitting_batch(resolved, method_options, data, run, runtime, resume)
         resolved = resolve(dataclasses.replace(config, batch_size=batch), facts)
@@ -167,7 +169,7 @@ def _train(
             chronicle.listener,
         )
         try:
-            loop.run(resume)
+            _run(loop, resume)
         except (RuntimeError, MemoryError) as error:
             if resolved.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
                 raise UserError(
@@ -207,6 +209,15 @@ def _train(
     }
     runtime.on_first(lambda: run.write_summary(summary))
     return result
+
+
+def _run(loop: Loop, resume: bool) -> None:
+    """Train to the end, from the newest checkpoint that all ranks can read."""
+    while True:
+        try:
+            return loop.run(resume)
+        except CheckpointDamagedError:  # on all ranks alike; it does not count any more
+            continue
 
 
 def _fitting_batch(

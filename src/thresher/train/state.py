@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from thresher.dist.agree import join_errors
 from thresher.dist.runtime import Runtime
 from thresher.ledger.ledger import Ledger
 from thresher.ledger.repartition import gather_rows
 from thresher.loader.pipeline import Loader
-from thresher.train.checkpoint import load_part
+from thresher.train.checkpoint import (
+    CheckpointDamagedError,
+    load_part,
+    set_aside,
+    why_unreadable,
+)
 from thresher.train.learner import Learner
 from thresher.train.meter import EpochMetrics, Meter
 
@@ -62,12 +68,20 @@ def restore(
     """Fill what was built for this run's ranks with what other ranks may have saved.
 
     Raises:
+        CheckpointDamagedError: on every rank, if one cannot read its parts; nothing was filled.
         UserError: the ledger's parts are not those of these samples.
     """
+    size, world_size = int(meta["group_size"]), int(meta["world_size"])
+    as_saved = (size, world_size) == (runtime.group.size, runtime.world_size)
+    stems = [f"network-{index}" for index in learners]
+    if as_saved:
+        stems += [f"rank-{runtime.rank}", f"ledger-{runtime.group.rank}"]
+    else:
+        stems += [f"{kind}-{rank}" for kind in ("rank", "ledger") for rank in range(size)]
+    _agree_that_readable(path, meta, stems, runtime)
     for index, learner in learners.items():
         learner.load_state_dict(load_part(path, f"network-{index}"))
-    size, world_size = int(meta["group_size"]), int(meta["world_size"])
-    if (size, world_size) == (runtime.group.size, runtime.world_size):
+    if as_saved:
         own = load_part(path, f"rank-{runtime.rank}")
         ledger.load_state_dict(load_part(path, f"ledger-{runtime.group.rank}"))
         meter.load_state_dict(own["meter"])
@@ -81,6 +95,18 @@ def restore(
         loader.unreadable.update({i: why for i, why in other["unreadable"].items() if i in mine})
         if runtime.group.rank == 0:  # an epoch's sums are added up over the ranks in the end
             meter.add_state(other["meter"])
+
+
+def _agree_that_readable(
+    path: Path, meta: Mapping[str, Any], stems: Sequence[str], runtime: Runtime
+) -> None:
+    """Go on only if all ranks can; the first rank has seen the checkpoint whole, on its machine."""
+    if runtime.world_size == 1:
+        return
+    why = join_errors(runtime.gather(why_unreadable(path, meta, stems)))
+    if why is not None:
+        runtime.on_first(lambda: set_aside(path, f"cannot be read ({why})"))
+        raise CheckpointDamagedError(why)
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
