@@ -10,11 +10,11 @@ there. The swCaffe part needs no machine but this one and takes a second.
 --measured is a list of records, as ``benchmarks/scaling.py`` writes them:
 
     {"processes": int, "placement": "together" | "apart", "mode": "weak" | "strong", "link": name,
-     "images_per_second": float, "batch_per_process": int, "exposed_seconds": float,
-     "bytes_per_step": float, "method": name}
+     "model": name, "method": name, "images_per_second": float, "batch_per_process": int,
+     "exposed_seconds": float, "bytes_per_step": float}
 
 --profile is what ``thresher bench profile`` measured on one process of the same machine, one file
-for each method; --cores are those that all processes shared. A record's link is a preset of
+for each network and method; --cores are those that all processes shared. A record's link is a preset of
 ``thresher plan`` or the name in one of the --link files, as ``thresher bench link`` writes them.
 """
 
@@ -154,10 +154,11 @@ def check_measured(
 
 def _profile_for(record: dict[str, Any], profiles: list[Profile]) -> Profile:
     method = record.get("method", profiles[0].method)
-    fitting = [profile for profile in profiles if profile.method == method]
-    if not fitting:
-        raise SystemExit(f"No --profile is of the method '{method}', which {record} used.")
-    return fitting[0]
+    network = record.get("model", profiles[0].network)
+    for profile in profiles:
+        if (profile.method, profile.network) == (method, network):
+            return profile
+    raise SystemExit(f"No --profile is of {network} by '{method}', which {record} used.")
 
 
 def published_panel() -> Panel:

@@ -8,7 +8,9 @@ the same network on the same batches, block by block in turn. Between hosts (net
 on a link of 1 Gbit/s and 1 ms round trip; needs root): 2 and 4 processes with both networks of
 Thresher's own method on each, and with one of the two on each (--placement apart).
 
-"exposed" is what an exchange adds to a step: the time of a step less that of one without exchange.
+"exposed" is what an exchange adds to a step: the time of a step less that of one in which ranks
+exchange nothing but four flags, so that they still go in step. "waiting" is what going in step
+adds to a step of ranks that exchange nothing at all: each step takes as long as the slowest rank.
 Prints a table and a last line of JSON; --out writes every record, as plan_check.py takes them.
 """
 
@@ -42,6 +44,7 @@ class Case:
         mode: weak or strong.
         link: what joins them.
         batch: per process.
+        steps: of one block.
     """
 
     processes: int
@@ -50,6 +53,8 @@ class Case:
     method: str
     placement: str
     batch: int
+    model: str = "small_cnn"
+    steps: int = 12
 
 
 def measure(case: Case, rounds: int, net: hosts.Network | None) -> dict[str, Any]:
@@ -57,8 +62,9 @@ def measure(case: Case, rounds: int, net: hosts.Network | None) -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rank.json"
         words = [
-            str(RANK), "--batch", str(case.batch), "--method", case.method, "--placement",
-            case.placement, "--rounds", str(rounds), "--out", str(out),
+            str(RANK), "--batch", str(case.batch), "--model", case.model, "--method", case.method,
+            "--placement", case.placement, "--rounds", str(rounds), "--steps", str(case.steps),
+            "--out", str(out),
             "--interface", "lo" if net is None else "eth0",
         ]  # fmt: skip
         if net is None:
@@ -79,10 +85,11 @@ def record(case: Case, found: dict[str, Any]) -> dict[str, Any]:
     """A case's figures; images are counted once, however many networks see them."""
     ours = found["ours"]
     holders = case.processes // (2 if case.placement == "apart" else 1)
-    quiet = found.get("ours, no exchange", ours)
+    in_step, alone = found.get("ours, in step", ours), found.get("ours, alone", ours)
     figures = {
         "processes": case.processes,
         "placement": case.placement,
+        "model": case.model,
         "method": case.method,
         "mode": case.mode,
         "link": case.link,
@@ -90,7 +97,8 @@ def record(case: Case, found: dict[str, Any]) -> dict[str, Any]:
         "images_per_second": case.batch * holders / ours["seconds_per_step"],
         "seconds_per_step": ours["seconds_per_step"],
         "spread": ours["spread"],
-        "exposed_seconds": max(0.0, ours["seconds_per_step"] - quiet["seconds_per_step"]),
+        "exposed_seconds": max(0.0, ours["seconds_per_step"] - in_step["seconds_per_step"]),
+        "waiting_seconds": max(0.0, in_step["seconds_per_step"] - alone["seconds_per_step"]),
         # The loopback interface carries what all processes of this machine send.
         "bytes_per_step": ours["bytes_per_step"] / (case.processes if case.link == "lo" else 1),
         "n": len(ours["all"]),
@@ -123,21 +131,25 @@ def cases_between_hosts() -> list[Case]:
         for n in (2, 4)
         for placement in ("together", "apart")
     ]
-    return [Case(2, "weak", name, "ce", "together", BATCH), *apart]
+    # Backward takes longer than the exchange only where a network is not that small.
+    large = Case(2, "weak", name, "ce", "together", BATCH, "small_resnet", steps=3)
+    return [Case(2, "weak", name, "ce", "together", BATCH), large, *apart]
 
 
 def show(records: list[dict[str, Any]], console: Console) -> None:
     table = Table(title=f"{os.cpu_count()} cores, a thread per process; medians of n blocks")
-    for name in ("link", "method", "placement", "mode", "processes", "batch each", "images/s",
-                 "plain DDP", "time / plain", "exposed", "KB sent a step", "n"):  # fmt: skip
-        table.add_column(name, justify="left" if name in ("link", "method") else "right")
+    for name in ("link", "network", "method", "placement", "mode", "processes", "batch each",
+                 "images/s", "plain DDP", "time / plain", "waiting", "exposed", "KB sent a step",
+                 "n"):  # fmt: skip
+        table.add_column(name, justify="left" if name in ("link", "network", "method") else "right")
     for r in records:
         low, high = r.get("time_over_plain_spread", (0, 0))
         table.add_row(
-            r["link"], r["method"], r["placement"], r["mode"], str(r["processes"]),
+            r["link"], r["model"], r["method"], r["placement"], r["mode"], str(r["processes"]),
             str(r["batch_per_process"]), f"{r['images_per_second']:,.0f}",
             f"{r['plain_images_per_second']:,.0f}" if "plain_images_per_second" in r else "",
             f"{r['time_over_plain']:.3f} ({low:.2f}-{high:.2f})" if "time_over_plain" in r else "",
+            f"{r['waiting_seconds'] / r['seconds_per_step']:.0%}",
             f"{r['exposed_seconds'] / r['seconds_per_step']:.0%}",
             f"{r['bytes_per_step'] / 1e3:,.0f}", str(r["n"]),
         )  # fmt: skip
@@ -145,8 +157,10 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
 
 
 def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
-    def one(processes: int, link: str = "lo", mode: str = "weak", **more: str) -> dict[str, Any]:
-        wanted = {"processes": processes, "link": link, "mode": mode, **more}
+    def one(
+        processes: int, link: str = "lo", mode: str = "weak", model: str = "small_cnn", **more: str
+    ) -> dict[str, Any]:
+        wanted = {"processes": processes, "link": link, "mode": mode, "model": model, **more}
         return next((r for r in records if wanted.items() <= r.items()), {})
 
     alone, two, four = one(1), one(2), one(4)
@@ -156,9 +170,11 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
         "overhead_vs_ddp_spread": [value - 1 for value in two["time_over_plain_spread"]],
         "images_per_second_1_2_4": [r["images_per_second"] for r in (alone, two, four)],
     }
-    between = one(2, "1 Gbit/s, 1 ms", method="ce")
-    if between:
-        out["exposed_share_1gbit"] = between["exposed_seconds"] / between["seconds_per_step"]
+    names = ("small_cnn", "small_resnet")
+    between = [one(2, "1 Gbit/s, 1 ms", method="ce", model=name) for name in names]
+    if all(between):
+        shares = [r["exposed_seconds"] / r["seconds_per_step"] for r in between]
+        out["exposed_share_1gbit"] = dict(zip(names, shares, strict=True))
         both = [
             one(n, "1 Gbit/s, 1 ms", method="mct", placement=p)
             for n in (2, 4)
@@ -175,7 +191,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="blocks of each side")
     parser.add_argument("--out", type=Path, help="write every record here")
     given = parser.parse_args()
-    console = Console(width=150)
+    console = Console(width=170)
     records = [record(case, measure(case, given.rounds, None)) for case in cases_here()]
     reason = hosts.why_not()
     if reason is None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from unittest import mock
 
 import numpy as np
@@ -42,6 +43,9 @@ from thresher.train.team import Team
 from thresher.train.together import Together
 from thresher.types import Batch, Progress, View
 
+Exchange = Literal["all", "flags", "nothing"]
+"""What the ranks tell one another in a step. With the flags alone each step still waits for the
+slowest rank, but nothing travels that takes time."""
 CLASSES = 10
 SIDE = 32
 POOL = 16
@@ -66,14 +70,14 @@ class Made:
 
 
 def ours(
-    runtime: Runtime, made: Made, method_name: str, batch: int
-) -> tuple[Callable[[int, bool], None], Callable[[], None]]:
+    runtime: Runtime, made: Made, model: str, method_name: str, batch: int
+) -> tuple[Callable[[int, Exchange], None], Callable[[], None]]:
     """(step(number, exchange), close) of Thresher: method, ledger, meter, flags, averages."""
     method_class = all_methods()[method_name]
     total = batch * runtime.group.size
     config = resolve(
         TrainConfig(
-            data="made", method=method_name, model="small_cnn", image_size=SIDE, batch_size=total,
+            data="made", method=method_name, model=model, image_size=SIDE, batch_size=total,
             epochs=30, placement="together" if runtime.twin is None else "apart",
         ),
         Facts(POOL * total, SIDE, "cpu", runtime.cores),
@@ -82,17 +86,17 @@ def ours(
     method = method_class(method_class.Options(), task)
     rows = np.arange(POOL * batch)
     ledger = Ledger(rows, torch.cat(made.labels).numpy(), method.columns)
-    augmentation = build_augmentation("small_cnn", "small", True, SIDE)
+    augmentation = build_augmentation(model, "small", True, SIDE)
     together = Together(method.networks, runtime)
     learners = {
-        index: Learner(create_model("small_cnn", CLASSES), config, runtime)
+        index: Learner(create_model(model, CLASSES), config, runtime)
         for index in runtime.held(method.networks)
     }
     team = Team(learners, method.networks, config, runtime, together)
     meter = Meter(method.networks, runtime.device)
     flags = Flags(runtime, StopRequest())
 
-    def step(number: int, exchange: bool) -> None:
+    def step(number: int, exchange: Exchange) -> None:
         place = number % POOL
         positions = torch.arange(place * batch, (place + 1) * batch)
         ids = positions.numpy()
@@ -104,14 +108,16 @@ def ours(
         moment = Progress(number % 30, 30, number, 10**6, 0, 1, number % 30, 30)
         progress = with_mode(method, moment)
         whole = Batch(positions, views, made.labels[place], valid)
-        with contextlib.nullcontext() if exchange else alone(runtime, team):
+        with contextlib.nullcontext() if exchange == "all" else alone(runtime, team):
             result = method.step(team.networks, whole, ledger.rows(positions), progress)
             meter.add(result, valid)
-            pending = flags.start(0, save=False, broken=not meter.is_finite()) if exchange else None
-            team.backward(result, last=exchange)
+            broken = not meter.is_finite()
+            told = exchange != "nothing"
+            pending = flags.start(0, save=False, broken=broken) if told else None
+            team.backward(result, last=exchange == "all")
         ledger.update(positions, valid, result.records)
-        if exchange:
-            flags.read(pending)
+        flags.read(pending)
+        if exchange == "all":
             team.step(0.01)
             runtime.tick()
         else:
@@ -143,18 +149,18 @@ def alone(runtime: Runtime, team: Team) -> Iterator[None]:
         yield
 
 
-def plain(runtime: Runtime, made: Made) -> Callable[[int, bool], None]:
+def plain(runtime: Runtime, made: Made, model: str) -> Callable[[int, Exchange], None]:
     """DistributedDataParallel as its tutorial has it, on the same views, in the same precision."""
-    network = create_model("small_cnn", CLASSES).to(memory_format=torch.channels_last)
+    network = create_model(model, CLASSES).to(memory_format=torch.channels_last)
     wrapped = DistributedDataParallel(network) if runtime.world_size > 1 else network
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    augmentation = build_augmentation("small_cnn", "small", True, SIDE)
+    augmentation = build_augmentation(model, "small", True, SIDE)
 
-    def step(number: int, exchange: bool) -> None:
+    def step(number: int, exchange: Exchange) -> None:
         place = number % POOL
         ids = np.arange(len(made.labels[place]))
         images = augmentation(made.canvases[place], View.WEAK, draws(number, ids, 16))
-        quiet = isinstance(wrapped, DistributedDataParallel) and not exchange
+        quiet = isinstance(wrapped, DistributedDataParallel) and exchange != "all"
         with wrapped.no_sync() if quiet else contextlib.nullcontext():
             with runtime.autocast():
                 logits = wrapped(images)
@@ -198,10 +204,11 @@ def numbers() -> Iterator[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, required=True, help="per process")
+    parser.add_argument("--model", default="small_cnn")
     parser.add_argument("--method", default="ce")
     parser.add_argument("--placement", default="together")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=6, help="of one block")
+    parser.add_argument("--steps", type=int, default=12, help="of one block")
     parser.add_argument("--interface", default="lo")
     parser.add_argument("--compress", default="none")
     parser.add_argument("--out", type=Path, required=True)
@@ -210,21 +217,22 @@ def main() -> None:
     runtime = Runtime("cpu", "bf16", placement=given.placement)
     torch.set_num_threads(1)
     made = Made.of(given.batch, seed=runtime.group.rank)
-    our_step, close = ours(runtime, made, given.method, given.batch)
+    our_step, close = ours(runtime, made, given.model, given.method, given.batch)
     count = numbers()
 
-    def block(step: Callable[[int, bool], None], exchange: bool) -> Callable[[], None]:
+    def block(step: Callable[[int, Exchange], None], exchange: Exchange) -> Callable[[], None]:
         def run() -> None:
             for _ in range(given.steps):
                 step(next(count), exchange)
 
         return run
 
-    sides = {"ours": block(our_step, True)}
+    sides = {"ours": block(our_step, "all")}
     if given.method == "ce":
-        sides["plain"] = block(plain(runtime, made), True)
+        sides["plain"] = block(plain(runtime, made, given.model), "all")
     if runtime.world_size > 1:
-        sides["ours, no exchange"] = block(our_step, False)
+        sides["ours, in step"] = block(our_step, "flags")
+        sides["ours, alone"] = block(our_step, "nothing")
     for side in sides.values():
         side()
     found = blocks(sides, given.rounds, counter(given.interface))

@@ -50,9 +50,9 @@ def test_the_gradients_of_small_networks_travel_in_several_buckets(pair: Group) 
     first = buckets(exchange)
     step(exchange, networks)
     assert buckets(exchange) == first, "the first step's are those of all others"
-    assert len(first) >= 4
+    assert len(first) >= 3
     assert sum(first) == whole
-    assert max(first) < whole / 2
+    assert max(first) < 0.6 * whole
 
 
 def test_forming_the_buckets_leaves_no_gradient(pair: Group) -> None:
@@ -74,7 +74,7 @@ def test_parameters_of_no_part_stay_at_home(pair: Group) -> None:
     assert network["head"].weight.grad is not None
 
 
-@pytest.mark.parametrize(("values", "expected"), [(100, 0.25), (6 * 2**20, 4.0), (10**9, 25.0)])
+@pytest.mark.parametrize(("values", "expected"), [(100, 0.5), (6 * 2**20, 4.0), (10**9, 25.0)])
 def test_a_sixth_of_all_within_bounds(values: int, expected: float) -> None:
     with torch.device("meta"):
         assert bucket_megabytes([nn.Parameter(torch.empty(values))]) == expected

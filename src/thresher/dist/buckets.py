@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 _BUCKETS = 6
-_SMALLEST = 0.25
+_SMALLEST = 0.5
 _LARGEST = 25.0
 """MiB. Less is mostly latency; more is PyTorch's own choice for large networks."""
 

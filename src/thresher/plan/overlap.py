@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 _BUCKETS = 6
-_SMALLEST = 0.25 * 2.0**20
+_SMALLEST = 0.5 * 2.0**20
 _LARGEST = 25 * 2.0**20
 
 
