@@ -14,8 +14,9 @@ there. The swCaffe part needs no machine but this one and takes a second.
      "exposed_seconds": float, "bytes_per_step": float}
 
 --profile is what ``thresher bench profile`` measured on one process of the same machine, one file
-for each network and method; --cores are those that all processes shared. A record's link is a preset of
-``thresher plan`` or the name in one of the --link files, as ``thresher bench link`` writes them.
+for each network and method; --cores are those that all processes shared. A record's link is a
+preset of ``thresher plan`` or the name in one of the --link files, as ``thresher bench link``
+writes them.
 """
 
 from __future__ import annotations
