@@ -6,7 +6,7 @@ batch's filling places write there, so that updates keep one shape and need no t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,23 @@ import torch
 from torch import Tensor
 
 from thresher.types import Column, Rows
+
+
+class _Fetched(Mapping[str, Tensor]):
+    """Some rows of columns, of which a method seldom wants all."""
+
+    def __init__(self, columns: Mapping[str, Tensor], positions: Tensor) -> None:
+        self._columns = columns
+        self._positions = positions
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._columns[name].index_select(0, self._positions)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
 
 
 class Ledger:
@@ -47,16 +64,17 @@ class Ledger:
         return len(self.ids)
 
     def rows(self, positions: Tensor) -> Rows:
-        """All columns for the samples at these local rows."""
-        return {name: values[positions] for name, values in self._columns.items()}
+        """All columns for the samples at these local rows, each fetched when it is asked for."""
+        return _Fetched(self._columns, positions)
 
     def update(self, positions: Tensor, valid: Tensor, records: Mapping[str, Tensor]) -> None:
         """Write a step's records; places that are not valid go to the scratch row."""
         target = torch.where(valid, positions, len(self))
         for name, values in records.items():
             column = self._columns[name]
-            column[target] = values.reshape(-1, *column.shape[1:]).to(column.dtype)
-        self._columns["seen"][target] += 1
+            column.index_copy_(0, target, values.reshape(-1, *column.shape[1:]).to(column.dtype))
+        seen = self._columns["seen"]
+        seen.index_add_(0, target, torch.ones_like(target, dtype=seen.dtype))
 
     @property
     def columns(self) -> Rows:
