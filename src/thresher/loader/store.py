@@ -55,7 +55,8 @@ class HostStore(_Store):
 
     def copy(self, positions: np.ndarray, out: np.ndarray) -> None:
         """Copy whole squares to uint8[B, S, S, 3]."""
-        np.take(self.pixels, positions, axis=0, out=out)
+        # With a check of the positions NumPy would fill a copy of ``out`` first.
+        np.take(self.pixels, positions, axis=0, out=out, mode="clip")
 
 
 class DeviceStore(_Store):
