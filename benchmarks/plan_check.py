@@ -30,7 +30,8 @@ from typing import Any
 from charts.efficiency import Panel, Series, draw
 
 from thresher.plan.line import Line
-from thresher.plan.link import Link, load_link
+from thresher.plan.link import Link
+from thresher.plan.link_file import load_link
 from thresher.plan.predict import Job, Prediction, predict
 from thresher.plan.profile import Profile
 from thresher.plan.published import CASES, NODES, STORAGE, Published, machine

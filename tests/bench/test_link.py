@@ -9,7 +9,7 @@ import pytest
 from thresher.bench.link import SIZES, Measured, describe, relative_fit
 from thresher.cli import main
 from thresher.plan.collectives import all_reduce
-from thresher.plan.link import load_link, save_link
+from thresher.plan.link_file import load_link, save_link
 
 
 def test_description_gives_back_what_was_measured(tmp_path: Path) -> None:

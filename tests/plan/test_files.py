@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from thresher.errors import UserError
-from thresher.plan.link import load_link
+from thresher.plan.link_file import load_link
 from thresher.plan.presets import LINKS
 from thresher.plan.profile import Profile
 from thresher.plan.words import count, duration, node_counts, size

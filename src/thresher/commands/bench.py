@@ -13,7 +13,7 @@ from thresher.commands import bench_loop
 from thresher.config import Precision, option
 from thresher.errors import UserError, unknown_name
 from thresher.options import Parser, values_of
-from thresher.plan.link import save_link
+from thresher.plan.link_file import save_link
 from thresher.plan.profile import Profile
 from thresher.plan.words import size
 

@@ -16,7 +16,8 @@ from thresher.errors import UserError, unknown_name
 from thresher.files import write_atomically
 from thresher.options import Parser, values_of
 from thresher.plan.advice import advice
-from thresher.plan.link import Link, load_link
+from thresher.plan.link import Link
+from thresher.plan.link_file import load_link
 from thresher.plan.predict import Job, Placement, Prediction, predict
 from thresher.plan.presets import LINKS
 from thresher.plan.profile import Profile
