@@ -91,16 +91,17 @@ class TapeRecorder:
     Attributes:
         recorded: how often.
         replayed: how often.
+        freed: how often.
     """
 
     def __init__(self) -> None:
-        self.recorded = self.replayed = 0
+        self.recorded = self.replayed = self.freed = 0
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
         yield
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def record(self, way: str, work: Callable[[], None]) -> Callable[[], None]:
         tape = Tape()
         try:
             with tape:
@@ -114,6 +115,9 @@ class TapeRecorder:
             tape.replay()
 
         return replay
+
+    def free(self) -> None:
+        self.freed += 1
 
     def mark(self) -> _Moment:
         return _Moment()

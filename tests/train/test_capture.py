@@ -171,6 +171,36 @@ def test_the_quicker_way_is_kept(
     (note,) = outcome.notes
     assert note.startswith(("The networks run in turn", "The networks run at once"))
     assert note.count(" ms") == 2
+    assert recorder.freed == 1
+
+
+def test_what_cannot_run_at_once_is_recorded_in_turn(
+    recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Refuses(_TwoWays):
+        @contextlib.contextmanager
+        def on_streams(self, networks: int) -> Iterator[None]:
+            self.entered.append(networks)
+            raise RuntimeError("out of memory")
+            yield
+
+    ways = Refuses()
+    monkeypatch.setattr(
+        loop,
+        "capture_for",
+        lambda config, runtime, together, networks, say: Captured(
+            recorder,
+            CPU,
+            ways,
+            networks,
+            say,  # type: ignore[arg-type]
+        ),
+    )
+    outcome = train(made("mct"), tmp_path)
+    assert ways.entered == [2], "not tried again in the other mode"
+    assert recorder.recorded == 2
+    assert recorder.replayed == EPOCHS * STEPS - 2 * WARM_UP
+    assert outcome.notes == []
 
 
 def test_a_method_that_waits_is_computed_and_says_so(
@@ -246,3 +276,20 @@ def test_recorded_steps_equal_computed_ones_on_a_gpu(
     for before, after in zip(computed.epochs, recorded.epochs, strict=True):
         assert after.loss == pytest.approx(before.loss, rel=0.05)
         assert (after.images, after.lr) == (before.images, before.lr)
+
+
+def test_a_checkpoint_brings_no_other_device_s_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved on the CPU, gone on with on a GPU: the optimizer stays the one that can be recorded."""
+    work = made("ce")
+    saved = work.make_learner(0, 0).state_dict()
+    saved["optimizer"]["param_groups"][0]["lr"] = torch.tensor(0.5)
+
+    def fused(module: Any, config: Any, device: Any) -> Any:
+        return optimizer.make_optimizer(module, config, torch.device("cuda"))
+
+    monkeypatch.setattr(learner, "make_optimizer", fused)
+    other = work.make_learner(0, 0)
+    other.load_state_dict(saved)
+    work.feed.close()
+    assert [group["fused"] for group in other.optimizer.param_groups] == [True, True]
+    assert other.optimizer.param_groups[0]["lr"] == 0.5

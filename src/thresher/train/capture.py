@@ -10,10 +10,12 @@ recording for each ``mode`` of the method.
 from __future__ import annotations
 
 import contextlib
+import gc
 import statistics
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +27,7 @@ from thresher.types import Progress
 
 WARM_UP = 3
 """Steps computed before one is recorded: kernels are chosen, buffers of optimizers made."""
+IN_TURN, AT_ONCE = "in turn", "at once"
 TRIALS = 10
 """Steps that each way of running two networks is timed for."""
 
@@ -49,15 +52,21 @@ class Recorder(Protocol):
     def aside(self) -> AbstractContextManager[None]:
         """Where work runs that is to be recorded later."""
 
-    def record(self, work: Callable[[], None]) -> Replay:
-        """What does the work again, on the same memory; the work is not done now."""
+    def record(self, way: str, work: Callable[[], None]) -> Replay:
+        """What does the work again, on the same memory; the work is not done now.
+
+        Recordings of one ``way`` share their memory, since only one of them runs at a time.
+        """
+
+    def free(self) -> None:
+        """Give back memory of recordings that nobody holds any more."""
 
     def mark(self) -> Mark:
         """A mark that the device reaches after all work until now."""
 
 
 class CudaRecorder:
-    """CUDA graphs, all in one pool of memory, since only one of them runs at a time.
+    """CUDA graphs.
 
     Args:
         device: the GPU.
@@ -66,10 +75,10 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = new_stream(device)
-        self._pool: Any = None
+        self._pools: dict[str, Any] = {}
 
     @contextlib.contextmanager
-    def aside(self) -> Any:
+    def aside(self) -> Iterator[None]:
         """On a stream of its own, where recordings are made too."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
@@ -77,20 +86,32 @@ class CudaRecorder:
             yield
         current.wait_stream(self._stream)
 
-    def record(self, work: Callable[[], None]) -> Replay:
+    def record(self, way: str, work: Callable[[], None]) -> Replay:
         """See ``Recorder``.
 
         Raises:
             RuntimeError: the work waits for the device, or does something else that no graph can.
         """
         graph = torch.cuda.CUDAGraph()
-        # Only this thread is watched: others may allocate pinned memory at any time.
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-        ):
-            work()
-        self._pool = graph.pool()
+        current = torch.cuda.current_stream(self._device)
+        try:
+            # Only this thread is watched: others may allocate pinned memory at any time.
+            with torch.cuda.graph(
+                graph,
+                pool=self._pools.get(way),
+                stream=self._stream,
+                capture_error_mode="thread_local",
+            ):
+                work()
+        finally:
+            torch.cuda.set_stream(current)  # which PyTorch leaves out if the recording fails
+        self._pools[way] = graph.pool()
         return graph.replay
+
+    def free(self) -> None:
+        """See ``Recorder``."""
+        gc.collect()
+        torch.cuda.empty_cache()
 
     def mark(self) -> torch.cuda.Event:
         """See ``Recorder``."""
@@ -124,6 +145,9 @@ class Captured:
             quicker one is kept.
         networks: that are trained.
         say: takes a line for the user.
+
+    Attributes:
+        failed: nothing could be recorded; each step is computed.
     """
 
     def __init__(
@@ -138,50 +162,63 @@ class Captured:
         self._together = together
         self._networks = networks
         self._say = say
+        self._ways: tuple[str, ...] = (IN_TURN,) if together is None else (IN_TURN, AT_ONCE)
         self._recordings: dict[Hashable, _Recording] = {}
         self._inputs: Sent | None = None
         self._moment = _Moment(device)
-        self._failed = False
+        self.failed = False
 
     def make(self, sent: Sent, progress: Progress, lr: float, team: Team, whole: Whole) -> None:
         """One step, however it is made."""
         recording = self._recordings.setdefault(progress.mode, _Recording())
         recording.seen += 1
-        if recording.seen == WARM_UP and not self._failed:
+        warm = recording.seen == WARM_UP and not self.failed
+        if warm:
             for learner in team.learners.values():
                 learner.keep_scalars_on_device()
         team.prepare(lr)
-        if self._failed or recording.seen <= WARM_UP:
-            with self._recorder.aside():
-                whole(sent, progress)
+        if self.failed or recording.seen < WARM_UP:
+            self._compute(whole, sent, progress)
             return
-        self._take(sent, progress)
+        inputs, moment = self._take(sent, progress)
+        if warm:
+            self._compute(whole, inputs, moment)  # as it will be recorded
+            return
         if not recording.ways:
-            try:
-                recording.ways = self._record(progress, whole)
-            except RuntimeError as error:
-                self._give_up(error, team)
-                with self._recorder.aside():
-                    whole(sent, progress)
+            failure = self._record(recording, partial(whole, inputs, moment))
+            if failure is not None:
+                # Outside of the handler, whose error holds all that the recording had made.
+                self._give_up(failure, team)
+                self._compute(whole, sent, progress)
                 return
         self._replay(recording)
 
-    def _take(self, sent: Sent, progress: Progress) -> None:
+    def _compute(self, whole: Whole, sent: Sent, progress: Progress) -> None:
+        with self._recorder.aside():
+            whole(sent, progress)
+
+    def _take(self, sent: Sent, progress: Progress) -> tuple[Sent, Progress]:
         """Put what is new where the recordings read it."""
         if self._inputs is None:
             self._inputs = tuple(torch.empty_like(tensor) for tensor in sent)
         for place, tensor in zip(self._inputs, sent, strict=True):
             place.copy_(tensor, non_blocking=True)
-        self._moment.set(progress)
+        return self._inputs, self._moment.set(progress)
 
-    def _record(self, progress: Progress, whole: Whole) -> dict[str, Replay]:
-        assert self._inputs is not None
-        inputs, moment = self._inputs, self._moment.on_device(progress)
-        ways = {"in turn": self._recorder.record(lambda: whole(inputs, moment))}
-        if self._together is not None:
-            with self._together.on_streams(self._networks):
-                ways["at once"] = self._recorder.record(lambda: whole(inputs, moment))
-        return ways
+    def _record(self, recording: _Recording, work: Callable[[], None]) -> str | None:
+        """Record the ways that are still in question; why none could be, if so."""
+        failure = None
+        for way in self._ways:
+            streams: AbstractContextManager[None] = contextlib.nullcontext()
+            if way == AT_ONCE and self._together is not None:
+                streams = self._together.on_streams(self._networks)
+            try:
+                with streams:
+                    recording.ways[way] = self._recorder.record(way, work)
+            except (RuntimeError, ValueError, AssertionError) as error:
+                failure = _first_line(error)
+        self._ways = tuple(recording.ways)
+        return None if recording.ways else failure
 
     def _replay(self, recording: _Recording) -> None:
         if len(recording.ways) == 1:
@@ -209,17 +246,25 @@ class Captured:
             self._say(f"The networks run {best} on the GPU (a step takes {told}).")
         recording.ways = {best: recording.ways[best]}
         recording.spans.clear()
+        self._ways = (best,)
+        self._recorder.free()
 
-    def _give_up(self, error: RuntimeError, team: Team) -> None:
+    def _give_up(self, reason: str, team: Team) -> None:
         """Compute all further steps one operation after the other."""
-        self._failed = True
+        self.failed = True
         self._recordings = {}
+        self._inputs = None
         team.forget()
-        root: BaseException = error
-        while root.__context__ is not None:
-            root = root.__context__
-        line = str(root).strip().splitlines()[0] if str(root).strip() else type(root).__name__
-        self._say(f"Steps are not recorded as a CUDA graph, since that failed ({line}).")
+        self._recorder.free()
+        self._say(f"Steps are not recorded as a CUDA graph, since that failed ({reason}).")
+
+
+def _first_line(error: BaseException) -> str:
+    """Of what went wrong first."""
+    while error.__context__ is not None:
+        error = error.__context__
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 class _Moment:
@@ -233,13 +278,12 @@ class _Moment:
         }
         self._last: dict[str, int] = {}
 
-    def set(self, progress: Progress) -> None:
+    def set(self, progress: Progress) -> Progress:
+        """Take over the counts; the moment in which they are read from the device."""
         for name, scalar in self._scalars.items():
             value = getattr(progress, name)
             if self._last.get(name) != value:
                 scalar.fill_(value)
                 self._last[name] = value
-
-    def on_device(self, progress: Progress) -> Progress:
         scalars: dict[str, Any] = dict(self._scalars)
         return replace(progress, **scalars)

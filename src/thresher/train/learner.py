@@ -111,9 +111,14 @@ class Learner:
         """Take back what ``state_dict`` gave."""
         self.module.load_state_dict(state["module"])
         self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group in self.optimizer.param_groups:
-            group["lr"] = float(group["lr"])  # a tensor, if a recorded step left it
+        groups = []
+        for own, saved in zip(
+            self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True
+        ):
+            # How this device computes is its own; the rate is a tensor if a recorded step left it.
+            ways = {key: own[key] for key in ("fused", "capturable", "foreach") if key in own}
+            groups.append({**saved, **ways, "lr": float(saved["lr"])})
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         self._updates = state["updates"]
 
     @torch.no_grad()

@@ -81,7 +81,8 @@ class Loop:
         self.history = LedgerHistory(ledger, runtime.sum)
         self.last: EpochMetrics | None = None
         self.team: Team
-        self._steps: Steps
+        self._steps: Steps | None = None
+        self._gave_up = False
         self._said: set[str] = set()
         self._make_learner = make_learner
         self._measure = measure
@@ -127,19 +128,21 @@ class Loop:
                 self._begin_round(progress.round)
             self.ledger.overwrite(self.method.begin_epoch(self.history, progress))
         self._meter.resume_clock(self._waits())
+        made = self._steps
+        assert made is not None, "a round has begun"
         for place, sent in enumerate(self.feed.sent(epoch, start), start * parts):
             step, part = divmod(place, parts)
             progress = self._progress(epoch, step)
             last_part = part == parts - 1
             rate = self._learning_rate(progress)
             ask = partial(self._ask, flags, step) if last_part else None
-            asked = self._steps.compute(sent, progress, rate, ask)
+            asked = made.compute(sent, progress, rate, ask)
             if not last_part:
                 continue
             verdict = flags.read(asked)
             if verdict.broken:
                 self._refuse_non_finite(progress)
-            self._steps.apply(rate)
+            made.apply(rate)
             self.runtime.tick()
             self._listener.on_step(progress, self._metrics_so_far)
             if step + 1 < steps and (verdict.stop or verdict.save):
@@ -161,13 +164,19 @@ class Loop:
 
     def _begin_round(self, index: int) -> None:
         """Fresh networks, and nothing recorded of the old ones."""
+        self._gave_up |= self._steps is not None and self._steps.failed
+        self._steps = None  # with its memory
         learners = {
             network: self._make_learner(network, index)
             for network in self.runtime.held(self.method.networks)
         }
         num = self.method.networks
         self.team = Team(learners, num, self.config, self.runtime, self._together)
-        captured = capture_for(self.config, self.runtime, self._together, num, self._say)
+        captured = (
+            None
+            if self._gave_up
+            else capture_for(self.config, self.runtime, self._together, num, self._say)
+        )
         self._steps = Steps(self.method, self.feed, self.ledger, self._meter, self.team, captured)
 
     def _say(self, line: str) -> None:

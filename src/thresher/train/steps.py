@@ -49,6 +49,11 @@ class Steps:
         self._team = team
         self._captured = captured
 
+    @property
+    def failed(self) -> bool:
+        """Whether steps should have been recorded and could not be."""
+        return self._captured is not None and self._captured.failed
+
     def compute(
         self, sent: Sent, progress: Progress, lr: float, ask: Callable[[], T] | None
     ) -> T | None:

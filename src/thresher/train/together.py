@@ -41,6 +41,7 @@ class Together:
         self._pool: ThreadPoolExecutor | None = None
         self._device = runtime.device
         self._streams: list[torch.cuda.Stream] = []
+        self._made: list[torch.cuda.Stream] = []
 
     def __enter__(self) -> Together:
         if self._workers > 1:
@@ -82,7 +83,10 @@ class Together:
     @contextlib.contextmanager
     def on_streams(self, networks: int) -> Iterator[None]:
         """Inside, ``map`` gives each item a stream of the GPU."""
-        self._streams = [new_stream(self._device) for _ in range(networks)]
+        # The same ones each time: memory is used again only on the stream it was made on.
+        while len(self._made) < networks:
+            self._made.append(new_stream(self._device))
+        self._streams = self._made[:networks]
         try:
             yield
         finally:
@@ -91,13 +95,16 @@ class Together:
     def _map_on_streams(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Fork and join, so that memory freed outside may be used again inside and the reverse."""
         current = torch.cuda.current_stream(self._device)
-        results = []
-        for item, stream in zip(items, self._streams, strict=True):
-            stream.wait_stream(current)
-            with torch.cuda.stream(stream):
-                results.append(function(item))
-        for stream in self._streams:
-            current.wait_stream(stream)
+        results, forked = [], []
+        try:
+            for item, stream in zip(items, self._streams, strict=False):
+                stream.wait_stream(current)
+                forked.append(stream)
+                with torch.cuda.stream(stream):
+                    results.append(function(item))
+        finally:
+            for stream in forked:
+                current.wait_stream(stream)
         return results
 
 
