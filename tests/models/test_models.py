@@ -8,7 +8,7 @@ import torch
 
 from thresher.errors import UserError
 from thresher.export.weights import write_timm_config, write_weights
-from thresher.models.factory import check_model_name, create_model, load_weights
+from thresher.models.factory import check_model_name, create_model, data_config, load_weights
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -82,3 +82,12 @@ def test_unknown_names_get_the_nearest() -> None:
         check_model_name("resnet_50")
     with pytest.raises(UserError, match=r"Did you mean resnet18\."):
         check_model_name("resnet18.a1_in2k")
+
+
+def test_a_network_that_timm_knows_no_data_of_gets_its_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: None)
+    found = data_config("of_our_own")
+    assert found["input_size"] == (3, 224, 224)
+    assert len(found["mean"]) == len(found["std"]) == 3

@@ -107,7 +107,8 @@ def data_config(name: str) -> Mapping[str, Any]:
     """timm's data configuration of a network by name: mean, std, input_size, crop_pct."""
     pretrained_cfg = timm.get_pretrained_cfg(name)
     config: Mapping[str, Any] = timm.data.resolve_data_config(
-        pretrained_cfg=pretrained_cfg.to_dict() if pretrained_cfg else {}
+        # A network that was registered without one gets timm's defaults.
+        pretrained_cfg=pretrained_cfg.to_dict() if pretrained_cfg else {"input_size": (3, 224, 224)}
     )
     return config
 
