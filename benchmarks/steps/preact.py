@@ -11,7 +11,7 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from thresher.models.small import SmallNet
+from thresher.models.small import DATA_CONFIG, SmallNet
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -48,24 +48,7 @@ def _network(num_classes: int = 1000, in_chans: int = 3) -> SmallNet:
     return SmallNet(nn.Sequential(*layers), inputs, num_classes)
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "preact_resnet18": {
-            "url": "",
-            "num_classes": 1000,
-            "input_size": (3, 32, 32),
-            "min_input_size": (3, 8, 8),
-            "fixed_input_size": False,
-            "pool_size": None,
-            "interpolation": "bilinear",
-            "crop_pct": 1.0,
-            "mean": (0.5, 0.5, 0.5),
-            "std": (0.5, 0.5, 0.5),
-            "first_conv": "features.0",
-            "classifier": "head",
-        }
-    }
-)
+default_cfgs = generate_default_cfgs({"preact_resnet18": DATA_CONFIG})
 
 
 @register_model  # type: ignore[untyped-decorator]

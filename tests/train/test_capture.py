@@ -21,6 +21,7 @@ from thresher.train import learner, loop, optimizer, steps
 from thresher.train.capture import TRIALS, WARM_UP, Captured
 from thresher.train.loop import Listener, Loop
 from thresher.train.meter import EpochMetrics
+from thresher.train.team import Team
 from thresher.train.together import Together
 
 CPU = torch.device("cpu")
@@ -143,21 +144,20 @@ class _TwoWays:
         yield
 
 
+def try_both(recorder: TapeRecorder, ways: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loop record networks in turn and at once."""
+
+    def capture_for(config: Any, runtime: Any, together: Any, networks: int, say: Any) -> Any:
+        return Captured(recorder, CPU, ways, networks, say) if config.capture else None
+
+    monkeypatch.setattr(loop, "capture_for", capture_for)
+
+
 def test_the_quicker_way_is_kept(
     recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ways = _TwoWays()
-    monkeypatch.setattr(
-        loop,
-        "capture_for",
-        lambda config, runtime, together, networks, say: Captured(
-            recorder,
-            CPU,
-            ways,
-            networks,
-            say,  # type: ignore[arg-type]
-        ),
-    )
+    try_both(recorder, ways, monkeypatch)
     work = made("ce")
     options = all_methods()["ce"].Options(networks=2)
     many = WARM_UP + 2 * TRIALS
@@ -177,30 +177,34 @@ def test_the_quicker_way_is_kept(
 def test_what_cannot_run_at_once_is_recorded_in_turn(
     recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Nor does the half of a step that was recorded leave anything behind."""
+    apply = Team.apply
+
     class Refuses(_TwoWays):
         @contextlib.contextmanager
         def on_streams(self, networks: int) -> Iterator[None]:
             self.entered.append(networks)
-            raise RuntimeError("out of memory")
-            yield
+
+            def fail(team: Team) -> None:
+                raise RuntimeError("out of memory")
+
+            monkeypatch.setattr(Team, "apply", fail)
+            try:
+                yield
+            finally:
+                monkeypatch.setattr(Team, "apply", apply)
 
     ways = Refuses()
-    monkeypatch.setattr(
-        loop,
-        "capture_for",
-        lambda config, runtime, together, networks, say: Captured(
-            recorder,
-            CPU,
-            ways,
-            networks,
-            say,  # type: ignore[arg-type]
-        ),
-    )
-    outcome = train(made("mct"), tmp_path)
+    try_both(recorder, ways, monkeypatch)
+    computed = train(made("mct", capture=False), tmp_path / "computed")
+    outcome = train(made("mct"), tmp_path / "recorded")
     assert ways.entered == [2], "not tried again in the other mode"
     assert recorder.recorded == 2
     assert recorder.replayed == EPOCHS * STEPS - 2 * WARM_UP
     assert outcome.notes == []
+    for one, other in zip(computed.weights, outcome.weights, strict=True):
+        for key, values in one.items():
+            torch.testing.assert_close(other[key], values, atol=2e-4, rtol=1e-3, msg=key)
 
 
 def test_a_method_that_waits_is_computed_and_says_so(

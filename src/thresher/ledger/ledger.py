@@ -6,7 +6,7 @@ batch's filling places write there, so that updates keep one shape and need no t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,23 +14,6 @@ import torch
 from torch import Tensor
 
 from thresher.types import Column, Rows
-
-
-class _Fetched(Mapping[str, Tensor]):
-    """Some rows of columns, of which a method seldom wants all."""
-
-    def __init__(self, columns: Mapping[str, Tensor], positions: Tensor) -> None:
-        self._columns = columns
-        self._positions = positions
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._columns[name].index_select(0, self._positions)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
 
 
 class Ledger:
@@ -64,8 +47,8 @@ class Ledger:
         return len(self.ids)
 
     def rows(self, positions: Tensor) -> Rows:
-        """All columns for the samples at these local rows, each fetched when it is asked for."""
-        return _Fetched(self._columns, positions)
+        """All columns for the samples at these local rows."""
+        return {name: values.index_select(0, positions) for name, values in self._columns.items()}
 
     def update(self, positions: Tensor, valid: Tensor, records: Mapping[str, Tensor]) -> None:
         """Write a step's records; places that are not valid go to the scratch row."""

@@ -91,7 +91,7 @@ def _small_resnet(num_classes: int = 1000, in_chans: int = 3, width: int = 64) -
     return SmallNet(features, 8 * width, num_classes)
 
 
-_CFG = {
+DATA_CONFIG = {
     "url": "",
     "num_classes": 1000,
     "input_size": (3, 32, 32),
@@ -105,7 +105,7 @@ _CFG = {
     "first_conv": "features.0",
     "classifier": "head",
 }
-default_cfgs = generate_default_cfgs({"small_cnn": _CFG, "small_resnet": _CFG})
+default_cfgs = generate_default_cfgs({"small_cnn": DATA_CONFIG, "small_resnet": DATA_CONFIG})
 
 
 @register_model  # type: ignore[untyped-decorator]

@@ -185,10 +185,10 @@ class Captured:
             self._compute(whole, inputs, moment)  # as it will be recorded
             return
         if not recording.ways:
-            failure = self._record(recording, partial(whole, inputs, moment))
+            failure = self._record(recording, partial(whole, inputs, moment), team)
             if failure is not None:
                 # Outside of the handler, whose error holds all that the recording had made.
-                self._give_up(failure, team)
+                self._give_up(failure)
                 self._compute(whole, sent, progress)
                 return
         self._replay(recording)
@@ -205,7 +205,7 @@ class Captured:
             place.copy_(tensor, non_blocking=True)
         return self._inputs, self._moment.set(progress)
 
-    def _record(self, recording: _Recording, work: Callable[[], None]) -> str | None:
+    def _record(self, recording: _Recording, work: Callable[[], None], team: Team) -> str | None:
         """Record the ways that are still in question; why none could be, if so."""
         failure = None
         for way in self._ways:
@@ -217,6 +217,7 @@ class Captured:
                     recording.ways[way] = self._recorder.record(way, work)
             except (RuntimeError, ValueError, AssertionError) as error:
                 failure = _first_line(error)
+                team.forget()
         self._ways = tuple(recording.ways)
         return None if recording.ways else failure
 
@@ -249,12 +250,11 @@ class Captured:
         self._ways = (best,)
         self._recorder.free()
 
-    def _give_up(self, reason: str, team: Team) -> None:
+    def _give_up(self, reason: str) -> None:
         """Compute all further steps one operation after the other."""
         self.failed = True
         self._recordings = {}
         self._inputs = None
-        team.forget()
         self._recorder.free()
         self._say(f"Steps are not recorded as a CUDA graph, since that failed ({reason}).")
 
