@@ -32,7 +32,7 @@ from thresher.ledger.table import write_ledger
 from thresher.loader.order import Order, choose_num_homes
 from thresher.methods import all_methods
 from thresher.methods.base import Method, Task
-from thresher.methods.belief import Belief, as_columns
+from thresher.methods.belief import WIDTH, Belief, as_columns
 from thresher.sources.manifest import make_manifest
 from thresher.types import Progress, Rows
 
@@ -63,8 +63,8 @@ def make_order(samples: int, ranks: int, rank: int) -> Order:
 
 
 def random_beliefs(ledger: Ledger, name: str, num_classes: int) -> Iterator[Rows]:
-    """Beliefs of the columns' width in random classes, the given label about as likely as others"""
-    width = ledger.columns[f"{name}_prob"].shape[1]
+    """Beliefs of the full width in random classes, the given label about as likely as others."""
+    width = min(WIDTH, num_classes)
     draw = np.random.default_rng(len(name))
     for start in range(0, len(ledger), FILL_CHUNK):
         labels = ledger.labels[start : start + FILL_CHUNK]
@@ -72,7 +72,8 @@ def random_beliefs(ledger: Ledger, name: str, num_classes: int) -> Iterator[Rows
         others = (first + 61 * torch.arange(width - 1)) % (num_classes - 1)
         classes = torch.cat([labels[:, None], (labels[:, None] + 1 + others) % num_classes], dim=1)
         probs = torch.from_numpy(draw.random((len(labels), width), dtype=np.float32)) ** 4
-        yield as_columns(name, Belief(classes, probs / probs.sum(dim=1, keepdim=True)))
+        belief = Belief(classes, probs / probs.sum(dim=1, keepdim=True))
+        yield as_columns(name, belief, num_classes)
 
 
 def make_ledger(method: Method, ids: np.ndarray, num_classes: int) -> Ledger:
@@ -80,8 +81,9 @@ def make_ledger(method: Method, ids: np.ndarray, num_classes: int) -> Ledger:
     labels = np.random.default_rng(2).integers(num_classes, size=len(ids))
     ledger = Ledger(ids, labels, method.columns)
     for name in ledger.columns:
-        if name.endswith("_prob"):
-            ledger.overwrite(random_beliefs(ledger, name.removesuffix("_prob"), num_classes))
+        belief, _, kind = name.rpartition("_")
+        if belief and kind in ("prob", "probs"):
+            ledger.overwrite(random_beliefs(ledger, belief, num_classes))
     if "record_weight" in ledger.columns:
         ledger.columns["record_weight"].fill_(1.0)
     return ledger

@@ -23,12 +23,21 @@ class View(Enum):
 
 
 class Column(NamedTuple):
-    """A value that a method keeps per sample: its name, its width and its value before any step."""
+    """A value that a method keeps per sample.
+
+    Attributes:
+        name: in the ledger.
+        width: values per sample.
+        dtype: PyTorch's name.
+        initial: before any step.
+        in_step: a step finds it in its history; otherwise steps only write it.
+    """
 
     name: str
     width: int = 1
     dtype: str = "float32"
     initial: float = 0.0
+    in_step: bool = True
 
 
 @dataclass(frozen=True)

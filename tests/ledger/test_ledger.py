@@ -16,7 +16,11 @@ from thresher.types import Column
 
 
 def make() -> Ledger:
-    columns = (Column("loss", 2), Column("trust", initial=1.0), Column("top", dtype="int32"))
+    columns = (
+        Column("loss", 2, in_step=False),
+        Column("trust", initial=1.0),
+        Column("top", dtype="int32"),
+    )
     return Ledger(np.array([3, 5, 8]), np.array([0, 1, 1]), columns)
 
 
@@ -39,7 +43,9 @@ def test_update_writes_only_valid_places_and_counts_them() -> None:
     assert ledger.columns["trust"].tolist() == [0.25, 1.0, 0.5]
     assert ledger.columns["loss"].tolist() == [[3, 4], [0, 0], [1, 2]]
     assert ledger.columns["seen"].tolist() == [1, 0, 1]
-    assert ledger.rows(torch.tensor([2]))["trust"].tolist() == [0.5]
+    rows = ledger.rows(torch.tensor([2]))
+    assert rows["trust"].tolist() == [0.5]
+    assert set(rows) == {"trust", "top"}, "what a step only writes is not fetched for it"
 
 
 def test_state_comes_back() -> None:

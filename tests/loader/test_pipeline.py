@@ -38,13 +38,27 @@ def test_batches_hold_the_planned_samples_in_order() -> None:
             assert batch.labels[place] == batch.ids[place] % 3
 
 
-def test_empty_places_repeat_valid_samples_and_do_not_count() -> None:
-    loader = make()
-    batch = list(loader.batches(0, PLAN))[2]
+@pytest.mark.parametrize("cache", ["none", "host"])
+@pytest.mark.parametrize("framing", ["whole", "random_crop"])
+def test_empty_places_repeat_valid_samples_and_do_not_count(framing: str, cache: str) -> None:
+    loader = make(framing=framing, cache=cache)
+    for epoch in range(2):  # images are kept from the second on
+        batch = list(loader.batches(epoch, PLAN))[2]
+        assert batch.valid.tolist() == [True, True, False]
+        assert batch.ids.tolist() == [5, 8, 5]
+        assert batch.labels.tolist() == [2, 2, 2]
+        assert batch.positions.tolist() == [5, 8, 5]
+        torch.testing.assert_close(batch.canvas[2], batch.canvas[0])
     loader.close()
-    assert batch.valid.tolist() == [True, True, False]
-    assert batch.ids.tolist() == [5, 8, 5]
-    torch.testing.assert_close(batch.canvas[2], batch.canvas[0])
+
+
+def test_a_batch_of_empty_places_is_black() -> None:
+    loader = make()
+    for _ in range(2):
+        *_, batch = loader.batches(0, np.array([[0, 1, 2], [-1, -1, -1]]))
+        assert not batch.valid.any()
+        assert not batch.canvas.any()
+    loader.close()
 
 
 @pytest.mark.parametrize("framing", ["whole", "centre", "random_crop"])

@@ -14,9 +14,11 @@ from thresher.methods.belief import (
     as_columns,
     belief_columns,
     class_dtype,
+    dense_as_columns,
     mean_of_two,
     narrowed,
     recall,
+    recall_dense,
     sharpen,
     to_dense,
     to_sparse,
@@ -46,20 +48,33 @@ def test_the_given_label_and_the_likeliest_others_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_classes", "bytes_per_class"), [(2, 3), (10, 3), (256, 3), (257, 4), (1000, 4), (40000, 6)]
+    ("num_classes", "bytes_per_sample"),
+    [(2, 4), (10, 20), (16, 32), (17, 47), (256, 47), (257, 62), (1000, 62), (40000, 92)],
 )
-def test_columns_bring_a_belief_back(num_classes: int, bytes_per_class: int) -> None:
+def test_columns_bring_a_belief_back(num_classes: int, bytes_per_sample: int) -> None:
     labels = torch.tensor([0, num_classes - 1, 1])
     probs = torch.rand(3, num_classes).softmax(dim=1)
     ledger = Ledger(np.arange(3), labels.numpy(), belief_columns("x", num_classes))
-    belief = to_sparse(probs, labels)
-    ledger.overwrite([as_columns("x", belief)])
-    back = recall(ledger.rows(torch.arange(3)), "x", labels)
-    assert torch.equal(back.classes, belief.classes)
-    torch.testing.assert_close(back.probs, belief.probs, atol=1e-3, rtol=1e-3)
+    ledger.overwrite([dense_as_columns("x", probs, labels)])
+    rows = ledger.rows(torch.arange(3))
+    back = recall(rows, "x", labels)
+    assert torch.equal(back.classes[:, 0], labels)
+    assert all(len(set(classes)) == len(classes) for classes in back.classes.tolist())
+    expected = probs.gather(1, back.classes)
+    torch.testing.assert_close(back.probs, expected, atol=1e-3, rtol=1e-3)
+    assert torch.equal(recall_dense(rows, "x", labels, num_classes), to_dense(back, num_classes))
+    ledger.overwrite([as_columns("x", back, num_classes)])
+    again = recall(ledger.rows(torch.arange(3)), "x", labels)
+    assert torch.equal(again.classes, back.classes)
+    assert torch.equal(again.probs, back.probs)
     size = sum(c.nbytes for c in ledger.columns.values()) / 3 - 2  # seen
-    width = min(16, num_classes)
-    assert size == bytes_per_class * width - (bytes_per_class - 2)
+    assert size == bytes_per_sample
+
+
+def test_a_wide_belief_is_narrowed_on_its_way_into_the_columns() -> None:
+    labels = torch.tensor([3])
+    belief = to_sparse((torch.arange(40) / 780)[None], labels, width=30)
+    assert as_columns("x", belief, 40)["x_class"][0].tolist() == list(range(39, 24, -1))
 
 
 def test_class_indices_fit_their_type() -> None:
@@ -102,8 +117,7 @@ def test_judging_equals_the_dense_computation(num_classes: int) -> None:
     )
     ledger = Ledger(np.arange(num), labels.numpy(), method.columns)
     for index in (1, 2):
-        sparse = to_sparse(probs[index - 1].float(), labels)
-        ledger.overwrite([as_columns(f"record_{index}", sparse)])
+        ledger.overwrite([dense_as_columns(f"record_{index}", probs[index - 1].float(), labels)])
     ledger.overwrite([{"record_weight": torch.ones(num)}])
     history = LedgerHistory(ledger, lambda values: values)
 
@@ -134,7 +148,7 @@ def test_judging_equals_the_dense_computation(num_classes: int) -> None:
     ledger.overwrite(method.begin_epoch(history, Progress(16, 60, 0, 60, round=1, rounds=3)))
     columns = ledger.columns
     assert_near(columns["trust"], trust, 1e-3)
-    assert_near(to_dense(recall(columns, "guess", labels), num_classes), guess, 1e-3)
+    assert_near(recall_dense(columns, "guess", labels, num_classes), guess, 1e-3)
 
 
 def test_a_label_outside_the_likeliest_still_has_its_probability() -> None:
@@ -148,8 +162,7 @@ def test_a_label_outside_the_likeliest_still_has_its_probability() -> None:
         (MutualCalibration, MutualCalibrationOptions(), "record_1"),
     ):
         ledger = Ledger(np.arange(2), labels.numpy(), kind(options, Task(100, 2, 9, False)).columns)
-        width = ledger.columns[f"{name}_prob"].shape[1]
-        ledger.overwrite([as_columns(name, to_sparse(probs, labels, width))])
+        ledger.overwrite([dense_as_columns(name, probs, labels)])
         given = recall(ledger.columns, name, labels).probs[:, 0]
         torch.testing.assert_close(given, torch.tensor([0.01, 0.0001]), atol=0, rtol=1e-3)
 
@@ -168,7 +181,7 @@ def test_cross_entropy_compares_with_the_strongest_rival() -> None:
     labels = torch.tensor([1, 2])
     ledger = Ledger(np.arange(2), labels.numpy(), method.columns)
     probs = torch.tensor([[0.125, 0.75, 0.125], [0.5, 0.375, 0.125]])
-    ledger.overwrite([as_columns("belief", to_sparse(probs, labels))])
+    ledger.overwrite([dense_as_columns("belief", probs, labels)])
     judgement = method.judge(LedgerHistory(ledger, lambda values: values))
     torch.testing.assert_close(judgement.clean_probability, torch.tensor([6 / 7, 0.2]))
     assert judgement.suggested.tolist() == [1, 0]

@@ -10,7 +10,7 @@ from thresher.errors import UserError
 from thresher.ledger.history import LedgerHistory
 from thresher.ledger.ledger import Ledger
 from thresher.methods.base import Task, with_mode
-from thresher.methods.belief import Belief, as_columns, recall, to_dense, to_sparse
+from thresher.methods.belief import Belief, dense_as_columns, recall, recall_dense
 from thresher.methods.mutual_calibration import (
     MutualCalibration,
     MutualCalibrationOptions,
@@ -35,7 +35,7 @@ def recorded(first: torch.Tensor, second: torch.Tensor, labels: list[int]) -> tu
     )
     ledger = Ledger(np.arange(len(labels)), np.array(labels), method.columns)
     for index, probs in enumerate((first, second), start=1):
-        ledger.overwrite([as_columns(f"record_{index}", to_sparse(probs, ledger.labels))])
+        ledger.overwrite([dense_as_columns(f"record_{index}", probs, ledger.labels)])
     ledger.overwrite([{"record_weight": torch.ones(len(labels))}])
     return method, ledger, LedgerHistory(ledger, lambda values: values)
 
@@ -102,7 +102,7 @@ def test_step_by_hand() -> None:
     batch = Batch(torch.zeros(1).long(), (image, image), torch.tensor([1]), torch.tensor([True]))
     history = {
         "trust": torch.tensor([[0.25, 1.0]]),
-        **as_columns("guess", to_sparse(torch.tensor([[1.0, 0.0]]), batch.labels)),
+        **dense_as_columns("guess", torch.tensor([[1.0, 0.0]]), batch.labels),
         "record_weight": torch.zeros(1),
     }
     early = Progress(20, 60, 0, 60, round=1, round_epochs=16)
@@ -135,7 +135,7 @@ def test_records_are_a_running_mean_without_bias_to_the_start() -> None:
         result = method.step(networks, batch, rows, with_mode(method, late))
         ledger.update(torch.tensor([0]), batch.valid, result.records)
     columns = ledger.columns
-    mean = to_dense(recall(columns, "record_2", ledger.labels), 2)
+    mean = recall_dense(columns, "record_2", ledger.labels, 2)
     # weights 0.5 and 1: (0.5 * 0.8 + 0.2) / 1.5 = 0.4
     assert mean[0, 0].item() == pytest.approx(0.4, abs=1e-3)
     assert columns["record_weight"].tolist() == [1.5]

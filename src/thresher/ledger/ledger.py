@@ -36,7 +36,8 @@ class Ledger:
         self.ids = np.asarray(ids, dtype=np.int64)
         self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64), device=device)
         self._columns: dict[str, Tensor] = {}
-        for column in (Column("seen", dtype="int16"), *columns):
+        self._in_step = [column.name for column in columns if column.in_step]
+        for column in (Column("seen", dtype="int16", in_step=False), *columns):
             shape = (len(ids) + 1,) if column.width == 1 else (len(ids) + 1, column.width)
             dtype = getattr(torch, column.dtype)
             self._columns[column.name] = torch.full(
@@ -47,8 +48,8 @@ class Ledger:
         return len(self.ids)
 
     def rows(self, positions: Tensor) -> Rows:
-        """All columns for the samples at these local rows."""
-        return {name: values.index_select(0, positions) for name, values in self._columns.items()}
+        """The columns that a step may look at, for the samples at these local rows."""
+        return {name: self._columns[name].index_select(0, positions) for name in self._in_step}
 
     def update(self, positions: Tensor, valid: Tensor, records: Mapping[str, Tensor]) -> None:
         """Write a step's records; places that are not valid go to the scratch row."""

@@ -6,26 +6,45 @@ before and after a resume. The mixing function is SplitMix64 (Steele, Lea and Fl
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN = 0x9E3779B97F4A7C15
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_BITS = 2**64 - 1
+
+
+def _mix_number(x: int) -> int:
+    x = ((x ^ (x >> 30)) * _FIRST) & _BITS
+    x = ((x ^ (x >> 27)) * _SECOND) & _BITS
+    return x ^ (x >> 31)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = x ^ (x >> np.uint64(31))
-    return mixed
+    """The same for each of uint64[...], in its place; arrays overflow as it should be."""
+    x ^= x >> np.uint64(30)
+    x *= np.uint64(_FIRST)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(_SECOND)
+    x ^= x >> np.uint64(31)
+    return x
+
+
+@functools.cache
+def _multiples(count: int) -> np.ndarray:
+    return np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
 
 
 def keys(seed: int, epoch: int, ids: np.ndarray, stream: int) -> np.ndarray:
     """64 random bits for each id, uint64 in the shape of ``ids``; ``stream`` as in ``uniforms``."""
-    with np.errstate(over="ignore"):
-        key = _mix(np.array([seed], dtype=np.uint64) + _GOLDEN)
-        key = _mix(key + np.uint64(epoch) * _GOLDEN)
-        key = _mix(key + np.uint64(stream) * _GOLDEN)
-        return _mix(key + np.asarray(ids).astype(np.uint64) * _GOLDEN)
+    key = _mix_number((seed + _GOLDEN) & _BITS)
+    for number in (epoch, stream):
+        key = _mix_number((key + number * _GOLDEN) & _BITS)
+    each = np.asarray(ids).astype(np.uint64)
+    each *= np.uint64(_GOLDEN)
+    each += np.uint64(key)
+    return _mix(each)
 
 
 def uniforms(seed: int, epoch: int, ids: np.ndarray, stream: int, count: int) -> np.ndarray:
@@ -34,7 +53,8 @@ def uniforms(seed: int, epoch: int, ids: np.ndarray, stream: int, count: int) ->
     ``stream`` keeps purposes apart (crop, first view, second view, ...).
     """
     per_id = keys(seed, epoch, np.asarray(ids, dtype=np.int64), stream)
-    with np.errstate(over="ignore"):
-        counter = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
-        bits = _mix(per_id[:, None] + counter[None, :])
-    return ((bits >> np.uint64(40)).astype(np.float32)) * np.float32(2.0**-24)
+    bits = _mix(per_id[:, None] + _multiples(count))
+    bits >>= np.uint64(40)
+    draws = bits.astype(np.float32)
+    draws *= np.float32(2.0**-24)
+    return draws

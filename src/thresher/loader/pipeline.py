@@ -70,12 +70,14 @@ class _Job:
         squares: uint8[B, side, side, 3], where the threads write: the batch's canvas, or what a
             device store is to keep.
         draws: float32[B, CROP_DRAWS] of random crops.
+        copied: kept images are copied to all places, also to those that repeat others.
         tasks: that are not done yet.
     """
 
     batch: HostBatch
     squares: Tensor
     draws: np.ndarray | None
+    copied: bool
     tasks: list[Future[None]]
 
 
@@ -169,7 +171,8 @@ class Loader:
                     task.result()
                 self.wait_seconds += time.perf_counter() - waiting
                 batch = self._finish_on_device(job, self._device) if self._device else job.batch
-                _fill_gaps(batch)
+                if self.unreadable or not job.copied:
+                    _fill_gaps(batch)
                 yield batch
         finally:
             for job in ahead:
@@ -185,6 +188,8 @@ class Loader:
     def _submit(self, epoch: int, places: np.ndarray) -> _Job:
         valid = places >= 0
         positions = np.where(valid, places, 0)
+        if valid.any():
+            positions[~valid] = np.resize(places[valid], np.count_nonzero(~valid))
         ids = self.ids[positions]
         draws = (
             uniforms(self.seed, epoch, ids, CROP_STREAM, canvas.CROP_DRAWS)
@@ -199,8 +204,10 @@ class Loader:
         batch = HostBatch(
             positions, ids, squares.permute(0, 3, 1, 2), self.labels[positions], valid
         )
-        job = _Job(batch, squares, draws, [])
-        if all_kept and (draws is None or self._device is not None):
+        as_kept = all_kept and (draws is None or self._device is not None)
+        copied = bool(valid.any()) and (as_kept or self._device is not None)
+        job = _Job(batch, squares, draws, copied, [])
+        if as_kept:
             job.tasks.append(self._pool.submit(self._take_kept, job))
         else:
             share = len(places) // (self._threads * _TASKS_PER_THREAD)

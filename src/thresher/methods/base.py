@@ -107,13 +107,13 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def basic_columns(networks: int, num_classes: int) -> tuple[Column, ...]:
-    """What every method keeps per network, see ``record_basics``; and the given label's weight."""
+    """What every method keeps per network, see ``record_basics``; no step asks for it again."""
     return (
-        Column("loss", networks, "float16"),
-        Column("prob_given", networks, "float16"),
-        Column("top1", networks, class_dtype(num_classes)),
-        Column("confidence", networks, "float16"),
-        Column("weight", networks, "float16", initial=1.0),
+        Column("loss", networks, "float16", in_step=False),
+        Column("prob_given", networks, "float16", in_step=False),
+        Column("top1", networks, class_dtype(num_classes), in_step=False),
+        Column("confidence", networks, "float16", in_step=False),
+        Column("weight", networks, "float16", initial=1.0, in_step=False),
     )
 
 

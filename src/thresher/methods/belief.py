@@ -1,8 +1,11 @@
-"""Predictions per sample, kept sparse: the given label first, then the likeliest other classes.
+"""Predictions per sample: of few classes all, of many the given label's and the likeliest others.
 
-Exact while C <= k, the classes kept. Beyond that the classes left out are taken to share nothing,
-so that what a sample costs, in memory and in time, does not grow with the number of classes. The
-given label is always kept, since it is what is judged: a wrong label may be far from likely.
+The classes left out are taken to share nothing, so that what a sample costs, in memory and in time,
+does not grow with the number of classes. The given label is always kept, since it is what is
+judged: a wrong label may be far from likely.
+
+Up to ``WIDTH`` classes lie in the ledger in their order, which takes no index, and a step that
+writes them no sorting.
 """
 
 from __future__ import annotations
@@ -37,26 +40,53 @@ def class_dtype(num_classes: int) -> str:
     return "int16" if num_classes <= 2**15 else "int32"
 
 
-def belief_columns(name: str, num_classes: int, width: int = WIDTH) -> tuple[Column, Column]:
-    """Ledger columns of one belief in ``width`` classes; the first goes without saying."""
-    width = min(width, num_classes)
+def belief_columns(name: str, num_classes: int) -> tuple[Column, ...]:
+    """Ledger columns of one belief; where classes are left out, the first goes without saying."""
+    if num_classes <= WIDTH:
+        return (Column(f"{name}_probs", num_classes, "float16"),)
     return (
-        Column(f"{name}_class", max(1, width - 1), class_dtype(num_classes)),
-        Column(f"{name}_prob", width, "float16"),
+        Column(f"{name}_class", WIDTH - 1, class_dtype(num_classes)),
+        Column(f"{name}_prob", WIDTH, "float16"),
     )
 
 
 def recall(rows: Rows, name: str, labels: Tensor) -> Belief:
     """The belief in these columns."""
     num = len(labels)
-    probs = rows[f"{name}_prob"].reshape(num, -1).float()
-    others = rows[f"{name}_class"].reshape(num, -1)[:, : probs.shape[1] - 1].long()
-    return Belief(torch.cat([labels[:, None], others], dim=1), probs)
+    if f"{name}_probs" in rows:
+        probs = rows[f"{name}_probs"].reshape(num, -1).float()
+        order = torch.arange(probs.shape[1], device=labels.device).expand_as(probs)
+        given = labels[:, None]
+        # The given label changes places with the first class.
+        swapped = torch.where(order == given, 0, order)
+        classes = torch.cat([given, swapped[:, 1:]], dim=1)
+        return Belief(classes, probs.gather(1, classes))
+    others = rows[f"{name}_class"].long()
+    return Belief(torch.cat([labels[:, None], others], dim=1), rows[f"{name}_prob"].float())
 
 
-def as_columns(name: str, belief: Belief) -> dict[str, Tensor]:
-    """Values for ``belief_columns``, of a belief of their width."""
+def recall_dense(rows: Rows, name: str, labels: Tensor, num_classes: int) -> Tensor:
+    """The belief in these columns as float32[B, C]; rows sum to at most 1."""
+    if f"{name}_probs" in rows:
+        return rows[f"{name}_probs"].reshape(len(labels), num_classes).float()
+    return to_dense(recall(rows, name, labels), num_classes)
+
+
+def as_columns(name: str, belief: Belief, num_classes: int) -> dict[str, Tensor]:
+    """Values for ``belief_columns``, of a belief of any width."""
+    if num_classes <= WIDTH:
+        return {f"{name}_probs": to_dense(belief, num_classes)}
+    if belief.classes.shape[1] > WIDTH:
+        belief = narrowed(belief, WIDTH)
     return {f"{name}_class": belief.classes[:, 1:], f"{name}_prob": belief.probs}
+
+
+def dense_as_columns(name: str, probs_BC: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Values for ``belief_columns``, of probabilities of all classes."""
+    num_classes = probs_BC.shape[1]
+    if num_classes <= WIDTH:
+        return {f"{name}_probs": probs_BC}
+    return as_columns(name, to_sparse(probs_BC, labels), num_classes)
 
 
 def to_dense(belief: Belief, num_classes: int) -> Tensor:

@@ -20,7 +20,13 @@ from thresher.methods.base import (
     join,
     record_basics,
 )
-from thresher.methods.belief import as_columns, belief_columns, blend, recall, to_dense, to_sparse
+from thresher.methods.belief import (
+    belief_columns,
+    blend,
+    dense_as_columns,
+    recall,
+    recall_dense,
+)
 from thresher.types import Batch, Column, Judgement, Networks, Progress, Rows, StepResult, View
 
 
@@ -78,11 +84,11 @@ class CrossEntropy:
         records = record_basics(probs, losses, batch.labels, given)
         # Plain mean over epochs: a label learnt late, as wrong ones are, keeps a low mean.
         belief = blend(
-            to_dense(recall(history, "belief", batch.labels), self.num_classes),
+            recall_dense(history, "belief", batch.labels, self.num_classes),
             torch.stack(probs).mean(dim=0),
             keep=progress.epoch / (progress.epoch + 1),
         )
-        records |= as_columns("belief", to_sparse(belief, batch.labels))
+        records |= dense_as_columns("belief", belief, batch.labels)
         return StepResult(
             loss_sums=tuple((weight * loss).sum() for loss in all_losses),
             weight_sums=(weight.sum(),) * self.networks,

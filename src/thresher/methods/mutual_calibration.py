@@ -44,16 +44,15 @@ from thresher.methods.base import (
     record_basics,
 )
 from thresher.methods.belief import (
-    WIDTH,
     Belief,
     as_columns,
     belief_columns,
+    blend,
+    dense_as_columns,
     mean_of_two,
-    narrowed,
     recall,
+    recall_dense,
     sharpen,
-    to_dense,
-    to_sparse,
 )
 from thresher.methods.noise_matrix import estimate_noise_matrix, posterior
 from thresher.types import Batch, Column, Judgement, Networks, Progress, Rows, StepResult, View
@@ -188,7 +187,7 @@ class MutualCalibration:
     def _targets(self, columns: Rows, labels: Tensor) -> list[Tensor]:
         """Equation (4) for each network, float[B, C]; plain labels while trust is 1."""
         given = one_hot(labels, self.num_classes)
-        guess = to_dense(recall(columns, "guess", labels), self.num_classes)
+        guess = recall_dense(columns, "guess", labels, self.num_classes)
         return [
             w[:, None] * given + (1 - w[:, None]) * guess
             for w in columns["trust"].float().unbind(1)
@@ -215,9 +214,8 @@ class MutualCalibration:
         records = {"record_weight": before + 1}
         for index, logits in enumerate(networks.teachers(weak), start=1):
             name = f"record_{index}"
-            old = to_dense(recall(history, name, labels), self.num_classes)
-            mean = old * keep + logits.softmax(dim=1) * (1 - keep)
-            records |= as_columns(name, to_sparse(mean, labels))
+            old = recall_dense(history, name, labels, self.num_classes)
+            records |= dense_as_columns(name, blend(old, logits.softmax(dim=1), keep), labels)
         return records
 
     def _noise_matrices(self, history: History) -> tuple[Tensor, Tensor]:
@@ -258,7 +256,7 @@ class MutualCalibration:
         guess = Belief(classes, sharpen(mean, self.options.sharpen))
         return {
             "trust": torch.where(known, trust, 1.0),
-            **as_columns("guess", narrowed(guess, min(WIDTH, self.num_classes))),
+            **as_columns("guess", guess, self.num_classes),
         }
 
 
