@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from thresher.loader.augment import NUM_DRAWS, Augmentation
 from thresher.loader.draws import uniforms
 from thresher.loader.order import Order
 from thresher.loader.pipeline import HostBatch, Loader
+from thresher.loader.planned import filled, stretches
 from thresher.loader.transfer import Sent, Transfer, to_device
 from thresher.types import Batch, View
 
@@ -63,8 +65,10 @@ class Feed:
         clean = self.clean.endless(served) if self.clean else itertools.repeat(())
         plan = self.order.positions(epoch)
         plan = plan.reshape(len(plan) * self.parts, -1)
-        hosts = self.loader.batches(epoch, plan, start * self.parts)
-        for own in self._transfer.ahead(hosts, lambda host: self._send(host, epoch)):
+        first = start * self.parts
+        hosts = self.loader.batches(epoch, plan, first)
+        draws = self._draws(epoch, plan[first:])
+        for own in self._transfer.ahead(hosts, lambda host: self._send(host, next(draws))):
             yield (*own, *next(clean))
 
     def batch(self, sent: Sent) -> tuple[Batch, Tensor]:
@@ -95,12 +99,19 @@ class Feed:
     def _transfer(self) -> Transfer:
         return Transfer(self.device)
 
-    def _send(self, host: HostBatch, epoch: int) -> Sent:
+    def _draws(self, epoch: int, plan: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+        """Each step's random numbers, float32[B, NUM_DRAWS] for each view."""
+        for places in stretches(plan):
+            ids = self.loader.ids[filled(places)]
+            of_views = [
+                uniforms(self.seed, epoch, ids.reshape(-1), _FIRST_VIEW_STREAM + index, NUM_DRAWS)
+                for index in range(len(self.views))
+            ]
+            for step in range(len(places)):
+                yield tuple(draws.reshape(*ids.shape, NUM_DRAWS)[step] for draws in of_views)
+
+    def _send(self, host: HostBatch, draws: tuple[np.ndarray, ...]) -> Sent:
         """All that a batch is made of, on the device."""
-        draws = [
-            uniforms(self.seed, epoch, host.ids, _FIRST_VIEW_STREAM + index, NUM_DRAWS)
-            for index in range(len(self.views))
-        ]
         arrays = (host.positions, host.ids, host.labels, host.valid, *draws)
         rest = (to_device(array, self.device) for array in arrays)
         return to_device(host.canvas, self.device), *rest

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from thresher.loader.decode import DecodeError
 from thresher.loader.draws import uniforms
 from thresher.loader.keep import decide
 from thresher.loader.make import Framing, Maker
+from thresher.loader.planned import Planned, planned
 from thresher.loader.store import DeviceStore, HostStore, store_side
 from thresher.loader.transfer import to_device
 from thresher.loader.workers import Make, Workers
@@ -39,6 +41,9 @@ _MOST_THREADS = 16
 """That ``auto`` lets decode without processes. The interpreter runs one thread at a time, and of a
 photograph's millisecond 4 to 5 % are Python: more than 16 threads would leave the training step
 too little of it."""
+_LITTLE = 2**20
+"""Bytes of a batch that are copied sooner than a thread wakes up; and one that does takes a core
+from a training step that uses all of them."""
 _CPU = torch.device("cpu")
 
 
@@ -158,11 +163,12 @@ class Loader:
             Exception: what else ``read`` raised, if no OSError; a note names the sample.
         """
         ahead: deque[_Job] = deque()
-        upcoming = iter(plan[start:])
+        draw = partial(self._crop_draws, epoch) if self.framing == "random_crop" else None
+        upcoming = planned(plan[start:], self.ids, self.labels, draw)
         try:
             while True:
-                while len(ahead) < _PREFETCH and (places := next(upcoming, None)) is not None:
-                    ahead.append(self._submit(epoch, places))
+                while len(ahead) < _PREFETCH and (step := next(upcoming, None)) is not None:
+                    ahead.append(self._submit(step))
                 if not ahead:
                     return
                 job = ahead.popleft()
@@ -185,36 +191,33 @@ class Loader:
         if self._workers is not None:
             self._workers.close()
 
-    def _submit(self, epoch: int, places: np.ndarray) -> _Job:
-        valid = places >= 0
-        positions = np.where(valid, places, 0)
-        if valid.any():
-            positions[~valid] = np.resize(places[valid], np.count_nonzero(~valid))
-        ids = self.ids[positions]
-        draws = (
-            uniforms(self.seed, epoch, ids, CROP_STREAM, canvas.CROP_DRAWS)
-            if self.framing == "random_crop"
-            else None
-        )
+    def _crop_draws(self, epoch: int, ids: np.ndarray) -> np.ndarray:
+        return uniforms(self.seed, epoch, ids, CROP_STREAM, canvas.CROP_DRAWS)
+
+    def _submit(self, step: Planned) -> _Job:
+        valid, positions, draws = step.valid, step.positions, step.draws
         store = self._host or self._device
-        all_kept = store is not None and bool(store.filled[positions[valid]].all())
+        has_any = bool(valid.any())
+        # Empty places repeat others, unless all are empty.
+        all_kept = store is not None and (not has_any or bool(store.filled[positions].all()))
         side = self._device.side if self._device is not None else self.size
-        num = 0 if self._device is not None and all_kept else len(places)
+        num = 0 if self._device is not None and all_kept else len(valid)
         squares = torch.empty((num, side, side, 3), dtype=torch.uint8, pin_memory=self._pin)
-        batch = HostBatch(
-            positions, ids, squares.permute(0, 3, 1, 2), self.labels[positions], valid
-        )
+        canvases = squares.permute(0, 3, 1, 2)
+        batch = HostBatch(positions, step.ids, canvases, step.labels, valid)
         as_kept = all_kept and (draws is None or self._device is not None)
-        copied = bool(valid.any()) and (as_kept or self._device is not None)
+        copied = has_any and (as_kept or self._device is not None)
         job = _Job(batch, squares, draws, copied, [])
-        if as_kept:
+        if as_kept and squares.nbytes <= _LITTLE:
+            self._take_kept(job)
+        elif as_kept:
             job.tasks.append(self._pool.submit(self._take_kept, job))
         else:
-            share = len(places) // (self._threads * _TASKS_PER_THREAD)
-            step = min(_MOST_PER_TASK, max(1, share))
+            share = len(valid) // (self._threads * _TASKS_PER_THREAD)
+            size = min(_MOST_PER_TASK, max(1, share))
             job.tasks.extend(
-                self._pool.submit(self._make_part, job, slice(at, at + step))
-                for at in range(0, len(places), step)
+                self._pool.submit(self._make_part, job, slice(at, at + size))
+                for at in range(0, len(valid), size)
             )
         return job
 
