@@ -65,9 +65,11 @@ class Augmentation:
         if view is View.STRONG:
             images = self._distorted(images, draws[:, 1:6])
             images = self._recoloured(images, draws[:, 6:9])
-            images = self._punched(images, draws[:, 9:11])
         mean, std = (_per_channel(values, images.device) for values in (self.mean, self.std))
-        return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+        images = images.sub_(mean).div_(std)
+        if view is View.STRONG:
+            images = self._punched(images, draws[:, 9:11])
+        return images.contiguous(memory_format=torch.channels_last)
 
     def _flipped(self, images: Tensor, draw: Tensor) -> Tensor:
         if not self.flip:
@@ -95,20 +97,20 @@ class Augmentation:
         contrast, saturation = (
             torch.exp(self.contrast * (2 * draws[:, i] - 1))[:, None, None, None] for i in range(2)
         )
-        brightness = self.brightness * sum(self.std) / len(self.std) * (2 * draws[:, 2] - 1)
+        most = self.brightness * sum(self.std) / len(self.std)
+        brightness = (most * (2 * draws[:, 2] - 1))[:, None, None, None]
         grey = images.mean(dim=1, keepdim=True)
-        coloured = grey + (images - grey) * saturation
-        return coloured * contrast + brightness[:, None, None, None]
+        return torch.lerp(grey, images, saturation).mul_(contrast).add_(brightness)
 
     def _punched(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Fill a square with the mean colour (DeVries and Taylor 2017)."""
+        """Fill a square with the mean colour, 0 by now (DeVries and Taylor 2017)."""
         size = images.shape[-1]
         half = self.hole / 2
         at = (torch.arange(size, device=images.device) + 0.5) / size
         rows = (at[None, :] - draws[:, 0:1]).abs() < half
         columns = (at[None, :] - draws[:, 1:2]).abs() < half
         hole = (rows[:, :, None] & columns[:, None, :])[:, None]
-        return torch.where(hole, _per_channel(self.mean, images.device), images)
+        return images.masked_fill_(hole, 0.0)
 
 
 @functools.lru_cache
