@@ -116,8 +116,8 @@ def test_on_a_gpu_half_the_kernels_start_and_nothing_waits() -> None:
     modules = two("small_resnet")
     counts = []
     with FakeTensorMode():
-        with device:
-            modules = [create_model("small_resnet", 3).train() for _ in range(2)]
+        for module in modules:
+            fake(module, device)
         images = torch.empty(4, 3, SIZE, SIZE, device=device)
         torch.set_autocast_enabled("cuda", True)
         torch.set_autocast_dtype("cuda", torch.bfloat16)
@@ -138,6 +138,31 @@ def test_on_a_gpu_half_the_kernels_start_and_nothing_waits() -> None:
     (convolutions, kernels), (fewer_convolutions, fewer_kernels) = counts
     assert fewer_convolutions == convolutions / 2
     assert fewer_kernels < 0.7 * kernels
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_gpu_computes_the_same(precision: torch.dtype) -> None:
+    torch.manual_seed(0)
+    alone = [module.cuda() for module in two("small_resnet")]
+    joint = copy.deepcopy(alone)
+    images = torch.randn(32, 3, SIZE, SIZE, device="cuda")
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(32, device="cuda") % 3
+    with torch.autocast("cuda", precision, enabled=precision != torch.float32):
+        expected = [module(images) for module in alone]
+        found = call_as_one(joint, images)
+    step(expected, labels)
+    step(found, labels)
+    close = 5e-2 if precision == torch.bfloat16 else 5e-3
+    for module, one in zip(joint, alone, strict=True):
+        for (key, weight), own in zip(module.named_parameters(), one.parameters(), strict=True):
+            assert weight.grad is not None
+            assert own.grad is not None
+            apart = (weight.grad - own.grad).norm() / one.head.weight.grad.norm()
+            assert apart < close, key
+        for (key, values), other in zip(module.named_buffers(), one.buffers(), strict=True):
+            torch.testing.assert_close(values, other, atol=close, rtol=close, msg=key)
 
 
 @pytest.mark.parametrize(

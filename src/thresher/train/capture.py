@@ -27,9 +27,10 @@ from thresher.types import Progress
 
 WARM_UP = 3
 """Steps computed before one is recorded: kernels are chosen, buffers of optimizers made."""
-IN_TURN, AT_ONCE, AS_ONE = "in turn", "at once", "as one"
+WAYS = IN_TURN, AT_ONCE, AS_ONE = "in turn", "at once", "as one"
+"""To run several networks on a GPU; see ``train/together.py`` and ``train/as_one.py``."""
 TRIALS = 10
-"""Steps that each way of running two networks is timed for."""
+"""Steps that each way is timed for."""
 _REFUSALS = (RuntimeError, ValueError, AssertionError)
 """What is raised by work that cannot be done or recorded in some way."""
 
@@ -79,7 +80,7 @@ class Captured:
         self._together = together
         self._networks = networks
         self._say = say
-        self._ways: tuple[str, ...] = (IN_TURN,) if together is None else (IN_TURN, AT_ONCE, AS_ONE)
+        self._ways: tuple[str, ...] = (IN_TURN,) if together is None else WAYS
         self._recordings: dict[Hashable, _Recording] = {}
         self._inputs: Sent | None = None
         self._moment = _Moment(device)

@@ -64,7 +64,6 @@ class Team:
         self.sum_wait_seconds = 0.0
         self._steps = 0
         self._image_size = config.image_size
-        self._can_be_one: bool | None = None
         members = tuple(self._member(index) for index in range(num_networks))
         self.networks = Networks(members, self._for_each)
         together.allow(learner.module for learner in learners.values())
@@ -137,16 +136,17 @@ class Team:
         Raises:
             RuntimeError: they cannot be.
         """
-        if self._can_be_one is None:
+        together = self._together
+        if together.can_be_one is None:
             modules = [learner.module for learner in self.learners.values()]
-            self._can_be_one = can_be_one(modules, self._image_size)
-        if not self._can_be_one:
+            together.can_be_one = can_be_one(modules, self._image_size)
+        if not together.can_be_one:
             raise RuntimeError("these networks cannot be computed as one")
-        self._together.are_one = True
+        together.are_one = True
         try:
             yield
         finally:
-            self._together.are_one = False
+            together.are_one = False
 
     @property
     def gradient_wait_seconds(self) -> float:

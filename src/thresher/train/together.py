@@ -33,7 +33,9 @@ class Together:
         runtime: several processes run them in turn, since all must exchange in the same order.
 
     Attributes:
-        are_one: all networks are computed as one, see ``train/as_one.py``.
+        can_be_one: whether all networks can be computed as one (``train/as_one.py``), once that is
+            known; it holds for the fresh networks of all rounds.
+        are_one: whether they are now.
     """
 
     def __init__(self, networks: int, runtime: Runtime) -> None:
@@ -45,6 +47,7 @@ class Together:
         self._device = runtime.device
         self._streams: list[torch.cuda.Stream] = []
         self._made: list[torch.cuda.Stream] = []
+        self.can_be_one: bool | None = None
         self.are_one = False
 
     def __enter__(self) -> Together:
