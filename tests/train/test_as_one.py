@@ -44,15 +44,18 @@ def test_a_step_as_one_is_that_of_each_alone(name: str) -> None:
     step(found, labels)
     for z, z_alone in zip(found, expected, strict=True):
         torch.testing.assert_close(z, z_alone)
+    places = set()
     for module, one in zip(joint, alone, strict=True):
         for (key, weight), own in zip(module.named_parameters(), one.parameters(), strict=True):
             assert weight.grad is not None
             assert own.grad is not None
             torch.testing.assert_close(weight.grad, own.grad, atol=1e-6, rtol=1e-6, msg=key)
-            assert weight.grad.stride() == weight.stride(), "the optimizer need not copy it"
+            assert weight.grad.stride() == weight.stride()
+            places.add(weight.grad.untyped_storage().data_ptr())
         for (key, values), own in zip(module.named_buffers(), one.buffers(), strict=True):
             torch.testing.assert_close(values, own, msg=key)
             assert values.dim() or values == 1
+    assert len(places) == 1, "gradients are parts of one tensor, none was copied"
 
 
 def test_precision_and_layout_are_kept() -> None:

@@ -237,6 +237,7 @@ def test_what_cannot_run_as_one_is_left_out(
     monkeypatch.setattr(capture, "WAYS", ("in turn", "as one"))
     computed = train(made("mct", capture=False), tmp_path / "computed")
     if moment == "before":
+        monkeypatch.setattr(capture, "WAYS", ("as one",))  # no other way is left
         monkeypatch.setattr(team, "can_be_one", lambda modules, size: False)
     else:
         call, calls = team.call_as_one, []
