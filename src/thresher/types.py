@@ -118,11 +118,12 @@ def in_turn(function: Callable[[Network], Tensor], networks: Sequence[Network]) 
 
 @dataclass(frozen=True)
 class Networks:
-    """A method's networks. The loop decides whether they run in turn or at once.
+    """A method's networks. The loop decides whether they run in turn, at once or as one.
 
     Attributes:
         members: in a fixed order.
-        for_each: runs a function for every member.
+        for_each: runs a function for every member. They can be computed as one only if it gives
+            all of them the same images.
     """
 
     members: tuple[Network, ...]

@@ -17,8 +17,8 @@ from thresher.bench.work import Work, on_made_images
 from thresher.config import TrainConfig
 from thresher.dist.runtime import Runtime
 from thresher.methods import all_methods
-from thresher.train import learner, loop, optimizer, steps
-from thresher.train.capture import TRIALS, WARM_UP, Captured
+from thresher.train import capture, learner, loop, optimizer, steps, team
+from thresher.train.capture import TRIALS, WARM_UP, WAYS, Captured
 from thresher.train.loop import Listener, Loop
 from thresher.train.meter import EpochMetrics
 from thresher.train.team import Team
@@ -65,6 +65,20 @@ def train(work: Work, folder: Path) -> Outcome:
     return Outcome(weights, dict(ledger.columns), epochs, notes)
 
 
+def agree(recorded: Outcome, computed: Outcome) -> None:
+    for one, other in zip(computed.weights, recorded.weights, strict=True):
+        for key, values in one.items():
+            torch.testing.assert_close(other[key], values, atol=2e-4, rtol=1e-3, msg=key)
+    for key, column in computed.ledger.items():
+        if not key.endswith("class"):
+            torch.testing.assert_close(
+                recorded.ledger[key].float(), column.float(), atol=5e-3, rtol=1e-2, msg=key
+            )
+    for before, after in zip(computed.epochs, recorded.epochs, strict=True):
+        assert after.loss == pytest.approx(before.loss, rel=1e-3)
+        assert (after.images, after.lr) == (before.images, before.lr)
+
+
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[TapeRecorder]:
     """Let the loop record by tape, with optimizers and threads as they are on a GPU."""
@@ -89,23 +103,13 @@ def test_recorded_steps_equal_computed_ones(
     name: str, recorder: TapeRecorder, tmp_path: Path
 ) -> None:
     computed = train(made(name, capture=False), tmp_path / "computed")
-    assert recorder.recorded == 0
+    assert recorder.recorded == []
     recorded = train(made(name), tmp_path / "recorded")
     modes = {"ce": 1, "mct": 2}[name]
-    assert recorder.recorded == modes, "once for each way to make a step"
-    assert recorder.replayed == EPOCHS * STEPS - modes * WARM_UP
+    assert len(recorder.recorded) == modes, "once for each way to make a step"
+    assert len(recorder.replayed) == EPOCHS * STEPS - modes * WARM_UP
     assert recorded.notes == []
-    for one, other in zip(computed.weights, recorded.weights, strict=True):
-        for key, values in one.items():
-            torch.testing.assert_close(other[key], values, atol=2e-4, rtol=1e-3, msg=key)
-    for key, column in computed.ledger.items():
-        if not key.endswith("class"):
-            torch.testing.assert_close(
-                recorded.ledger[key].float(), column.float(), atol=5e-3, rtol=1e-2, msg=key
-            )
-    for before, after in zip(computed.epochs, recorded.epochs, strict=True):
-        assert after.loss == pytest.approx(before.loss, rel=1e-3)
-        assert (after.images, after.lr) == (before.images, before.lr)
+    agree(recorded, computed)
 
 
 def test_modes_may_take_turns(
@@ -116,8 +120,8 @@ def test_modes_may_take_turns(
     monkeypatch.setattr(kind, "mode", lambda _, progress: progress.step // 2 % 2)
     computed = train(made("ce", capture=False), tmp_path / "computed")
     recorded = train(made("ce"), tmp_path / "recorded")
-    assert recorder.recorded == 2
-    assert recorder.replayed == EPOCHS * STEPS - 2 * WARM_UP
+    assert len(recorder.recorded) == 2
+    assert len(recorder.replayed) == EPOCHS * STEPS - 2 * WARM_UP
     for key, values in computed.weights[0].items():
         torch.testing.assert_close(recorded.weights[0][key], values, atol=2e-4, rtol=1e-3, msg=key)
 
@@ -144,8 +148,8 @@ class _TwoWays:
         yield
 
 
-def try_both(recorder: TapeRecorder, ways: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the loop record networks in turn and at once."""
+def try_all(recorder: TapeRecorder, ways: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loop record networks in turn, at once and as one."""
 
     def capture_for(config: Any, runtime: Any, together: Any, networks: int, say: Any) -> Any:
         return Captured(recorder, CPU, ways, networks, say) if config.capture else None
@@ -153,25 +157,43 @@ def try_both(recorder: TapeRecorder, ways: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(loop, "capture_for", capture_for)
 
 
-def test_the_quicker_way_is_kept(
-    recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    ways = _TwoWays()
-    try_both(recorder, ways, monkeypatch)
+def with_two_networks(epochs: int, steps: int) -> Work:
     work = made("ce")
     options = all_methods()["ce"].Options(networks=2)
-    many = WARM_UP + 2 * TRIALS
-    work = on_made_images(
-        dataclasses.replace(work.config, epochs=2), options, work.runtime, 3, steps=many
-    )
-    outcome = train(work, tmp_path)
+    config = dataclasses.replace(work.config, epochs=epochs)
+    return on_made_images(config, options, work.runtime, 3, steps=steps)
+
+
+@pytest.mark.parametrize("quickest", ["in turn", "at once", "as one"])
+def test_the_quickest_way_is_kept(
+    quickest: str, recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ways = _TwoWays()
+    try_all(recorder, ways, monkeypatch)
+    recorder.claimed = {way: 1.0 if way == quickest else 2.0 for way in WAYS}
+    many = WARM_UP + 3 * TRIALS
+    outcome = train(with_two_networks(2, many), tmp_path)
     assert ways.entered == [2]
-    assert recorder.recorded == 2
-    assert recorder.replayed == 2 * many - WARM_UP
+    assert recorder.recorded == list(WAYS)
+    assert recorder.replayed[: 3 * TRIALS] == list(WAYS) * TRIALS
+    assert recorder.replayed[3 * TRIALS :] == [quickest] * many
     (note,) = outcome.notes
-    assert note.startswith(("The networks run in turn", "The networks run at once"))
-    assert note.count(" ms") == 2
+    assert note.startswith(f"The networks run {quickest} on the GPU (a step takes in turn ")
+    assert note.count(" ms") == 3
     assert recorder.freed == 1
+
+
+def test_networks_as_one_learn_what_they_learn_in_turn(
+    recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Through both of the method's modes, students and teachers, computed and recorded."""
+    computed = train(made("mct", capture=False), tmp_path / "computed")
+    try_all(recorder, _TwoWays(), monkeypatch)
+    monkeypatch.setattr(capture, "WAYS", ("as one",))
+    recorded = train(made("mct"), tmp_path / "recorded")
+    assert recorder.recorded == ["as one"] * 2
+    assert recorder.replayed == ["as one"] * (EPOCHS * STEPS - 2 * WARM_UP)
+    agree(recorded, computed)
 
 
 def test_what_cannot_run_at_once_is_recorded_in_turn(
@@ -195,16 +217,43 @@ def test_what_cannot_run_at_once_is_recorded_in_turn(
                 monkeypatch.setattr(Team, "apply", apply)
 
     ways = Refuses()
-    try_both(recorder, ways, monkeypatch)
+    try_all(recorder, ways, monkeypatch)
+    monkeypatch.setattr(capture, "WAYS", ("in turn", "at once"))
     computed = train(made("mct", capture=False), tmp_path / "computed")
     outcome = train(made("mct"), tmp_path / "recorded")
     assert ways.entered == [2], "not tried again in the other mode"
-    assert recorder.recorded == 2
-    assert recorder.replayed == EPOCHS * STEPS - 2 * WARM_UP
+    assert len(recorder.recorded) == 2
+    assert len(recorder.replayed) == EPOCHS * STEPS - 2 * WARM_UP
     assert outcome.notes == []
-    for one, other in zip(computed.weights, outcome.weights, strict=True):
-        for key, values in one.items():
-            torch.testing.assert_close(other[key], values, atol=2e-4, rtol=1e-3, msg=key)
+    agree(outcome, computed)
+
+
+@pytest.mark.parametrize("moment", ["before", "in the step", "while it is recorded"])
+def test_what_cannot_run_as_one_is_left_out(
+    moment: str, recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a trace: the step is made in turn."""
+    try_all(recorder, _TwoWays(), monkeypatch)
+    monkeypatch.setattr(capture, "WAYS", ("in turn", "as one"))
+    computed = train(made("mct", capture=False), tmp_path / "computed")
+    if moment == "before":
+        monkeypatch.setattr(capture, "WAYS", ("as one",))  # no other way is left
+        monkeypatch.setattr(team, "can_be_one", lambda modules, size: False)
+    else:
+        call, calls = team.call_as_one, []
+
+        def fails(modules: Any, images: Tensor) -> list[Tensor]:
+            calls.append(images)
+            if moment == "in the step" or len(calls) > 1:
+                raise RuntimeError("out of memory")
+            return call(modules, images)
+
+        monkeypatch.setattr(team, "call_as_one", fails)
+    outcome = train(made("mct"), tmp_path / "recorded")
+    assert recorder.recorded == ["in turn"] * 2
+    assert recorder.replayed == ["in turn"] * (EPOCHS * STEPS - 2 * WARM_UP)
+    assert outcome.notes == []
+    agree(outcome, computed)
 
 
 def test_a_method_that_waits_is_computed_and_says_so(
@@ -225,7 +274,7 @@ def test_a_method_that_waits_is_computed_and_says_so(
     assert note.startswith(
         "Steps are not recorded as a CUDA graph, since that failed (operation not"
     )
-    assert recorder.replayed == 0
+    assert recorder.replayed == []
     for key, values in computed.weights[0].items():
         torch.testing.assert_close(outcome.weights[0][key], values, atol=2e-4, rtol=1e-3, msg=key)
 
@@ -262,9 +311,23 @@ def test_which_optimizers_can_be_recorded() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("ways", [WAYS, *((way,) for way in WAYS)], ids=str)
 def test_recorded_steps_equal_computed_ones_on_a_gpu(
-    name: str, precision: str, tmp_path: Path
+    name: str,
+    precision: str,
+    ways: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.setattr(capture, "WAYS", ways)
+    call, recorded_as_one = team.call_as_one, []
+
+    def seen(modules: Any, images: Tensor) -> list[Tensor]:
+        recorded_as_one.append(torch.cuda.is_current_stream_capturing())
+        return call(modules, images)
+
+    monkeypatch.setattr(team, "call_as_one", seen)
+
     def outcome(capture: bool) -> Outcome:
         config = TrainConfig(
             method=name, model="small_cnn", image_size=32, batch_size=64, epochs=EPOCHS,
@@ -277,6 +340,7 @@ def test_recorded_steps_equal_computed_ones_on_a_gpu(
 
     computed, recorded = outcome(capture=False), outcome(capture=True)
     assert all(note.startswith("The networks run") for note in recorded.notes)
+    assert any(recorded_as_one) == (name == "mct" and "as one" in ways)
     for before, after in zip(computed.epochs, recorded.epochs, strict=True):
         assert after.loss == pytest.approx(before.loss, rel=0.05)
         assert (after.images, after.lr) == (before.images, before.lr)

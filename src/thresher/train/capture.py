@@ -10,114 +10,32 @@ recording for each ``mode`` of the method.
 from __future__ import annotations
 
 import contextlib
-import gc
 import statistics
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from thresher.loader.transfer import Sent, new_stream
+from thresher.loader.transfer import Sent
+from thresher.train.recorder import Mark, Recorder, Replay
 from thresher.train.team import Team
 from thresher.train.together import Together
 from thresher.types import Progress
 
 WARM_UP = 3
 """Steps computed before one is recorded: kernels are chosen, buffers of optimizers made."""
-IN_TURN, AT_ONCE = "in turn", "at once"
+WAYS = IN_TURN, AT_ONCE, AS_ONE = "in turn", "at once", "as one"
+"""To run several networks on a GPU; see ``train/together.py`` and ``train/as_one.py``."""
 TRIALS = 10
-"""Steps that each way of running two networks is timed for."""
+"""Steps that each way is timed for."""
+_REFUSALS = (RuntimeError, ValueError, AssertionError)
+"""What is raised by work that cannot be done or recorded in some way."""
 
-Replay = Callable[[], None]
 Whole = Callable[[Sent, Progress], None]
 """A whole step on what arrived: the device's part of it, and nothing that the host keeps."""
-
-
-class Mark(Protocol):
-    """A moment on the device."""
-
-    def synchronize(self) -> None:
-        """Wait until the device reaches it."""
-
-    def elapsed_time(self, end: Any) -> float:
-        """Milliseconds from here to another one."""
-
-
-class Recorder(Protocol):
-    """Records work; CUDA's, or a stand-in."""
-
-    def aside(self) -> AbstractContextManager[None]:
-        """Where work runs that is to be recorded later."""
-
-    def record(self, way: str, work: Callable[[], None]) -> Replay:
-        """What does the work again, on the same memory; the work is not done now.
-
-        Recordings of one ``way`` share their memory, since only one of them runs at a time.
-        """
-
-    def free(self) -> None:
-        """Give back memory of recordings that nobody holds any more."""
-
-    def mark(self) -> Mark:
-        """A mark that the device reaches after all work until now."""
-
-
-class CudaRecorder:
-    """CUDA graphs.
-
-    Args:
-        device: the GPU.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream = new_stream(device)
-        self._pools: dict[str, Any] = {}
-
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """On a stream of its own, where recordings are made too."""
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            yield
-        current.wait_stream(self._stream)
-
-    def record(self, way: str, work: Callable[[], None]) -> Replay:
-        """See ``Recorder``.
-
-        Raises:
-            RuntimeError: the work waits for the device, or does something else that no graph can.
-        """
-        graph = torch.cuda.CUDAGraph()
-        current = torch.cuda.current_stream(self._device)
-        try:
-            # Only this thread is watched: others may allocate pinned memory at any time.
-            with torch.cuda.graph(
-                graph,
-                pool=self._pools.get(way),
-                stream=self._stream,
-                capture_error_mode="thread_local",
-            ):
-                work()
-        finally:
-            torch.cuda.set_stream(current)  # which PyTorch leaves out if the recording fails
-        self._pools[way] = graph.pool()
-        return graph.replay
-
-    def free(self) -> None:
-        """See ``Recorder``."""
-        gc.collect()
-        torch.cuda.empty_cache()
-
-    def mark(self) -> torch.cuda.Event:
-        """See ``Recorder``."""
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
 
 
 @dataclass
@@ -141,8 +59,8 @@ class Captured:
     Args:
         recorder: records them.
         device: that computes.
-        together: if given, recordings with the networks in turn and at once are both made, and the
-            quicker one is kept.
+        together: if given, recordings with the networks in turn, at once and as one are all made
+            where that can be, and the quickest one is kept.
         networks: that are trained.
         say: takes a line for the user.
 
@@ -162,7 +80,7 @@ class Captured:
         self._together = together
         self._networks = networks
         self._say = say
-        self._ways: tuple[str, ...] = (IN_TURN,) if together is None else (IN_TURN, AT_ONCE)
+        self._ways: tuple[str, ...] = (IN_TURN,) if together is None else WAYS
         self._recordings: dict[Hashable, _Recording] = {}
         self._inputs: Sent | None = None
         self._moment = _Moment(device)
@@ -182,7 +100,7 @@ class Captured:
             return
         inputs, moment = self._take(sent, progress)
         if warm:
-            self._compute(whole, inputs, moment)  # as it will be recorded
+            self._warm_up(partial(whole, inputs, moment), team)
             return
         if not recording.ways:
             failure = self._record(recording, partial(whole, inputs, moment), team)
@@ -192,6 +110,19 @@ class Captured:
                 self._compute(whole, sent, progress)
                 return
         self._replay(recording)
+
+    def _warm_up(self, work: Callable[[], None], team: Team) -> None:
+        """A step as it will be recorded; as one where that can be, since that has other kernels."""
+        if AS_ONE in self._ways:
+            try:
+                with self._recorder.aside(), team.as_one():
+                    work()
+                return
+            except _REFUSALS:
+                self._ways = tuple(way for way in self._ways if way != AS_ONE) or (IN_TURN,)
+                team.forget()
+        with self._recorder.aside():
+            work()
 
     def _compute(self, whole: Whole, sent: Sent, progress: Progress) -> None:
         with self._recorder.aside():
@@ -209,13 +140,15 @@ class Captured:
         """Record the ways that are still in question; why none could be, if so."""
         failure = None
         for way in self._ways:
-            streams: AbstractContextManager[None] = contextlib.nullcontext()
+            arranged: AbstractContextManager[None] = contextlib.nullcontext()
             if way == AT_ONCE and self._together is not None:
-                streams = self._together.on_streams(self._networks)
+                arranged = self._together.on_streams(self._networks)
+            elif way == AS_ONE:
+                arranged = team.as_one()
             try:
-                with streams:
+                with arranged:
                     recording.ways[way] = self._recorder.record(way, work)
-            except (RuntimeError, ValueError, AssertionError) as error:
+            except _REFUSALS as error:
                 failure = _first_line(error)
                 team.forget()
         self._ways = tuple(recording.ways)

@@ -11,9 +11,10 @@ from thresher.ledger.ledger import Ledger
 from thresher.loader.feed import Feed
 from thresher.loader.transfer import Sent
 from thresher.methods.base import Method, with_mode
-from thresher.train.capture import Captured, CudaRecorder
+from thresher.train.capture import Captured
 from thresher.train.meter import Meter
 from thresher.train.optimizer import can_be_recorded
+from thresher.train.recorder import CudaRecorder
 from thresher.train.team import Team
 from thresher.train.together import Together
 from thresher.types import Progress

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thresher.config import ResolvedConfig
 from thresher.dist.gradients import flatten, running_statistics, unflatten_into
 from thresher.dist.group import Pending
 from thresher.dist.runtime import Runtime
 from thresher.errors import UserError
+from thresher.train.as_one import call_as_one, can_be_one, members_as_one
 from thresher.train.learner import Learner
 from thresher.train.together import Together
 from thresher.types import Network, Networks, StepResult
@@ -62,6 +63,7 @@ class Team:
         self._sums: Pending | None = None
         self.sum_wait_seconds = 0.0
         self._steps = 0
+        self._image_size = config.image_size
         members = tuple(self._member(index) for index in range(num_networks))
         self.networks = Networks(members, self._for_each)
         together.allow(learner.module for learner in learners.values())
@@ -87,7 +89,7 @@ class Team:
         if self._exchange.is_joint:
             torch.autograd.backward(list(losses.values()))
         else:
-            self._together.map(torch.autograd.backward, losses.values())
+            self._together.backward(losses.values())
 
     def step(self, lr: float) -> None:
         """Change the weights, once all parts of a batch went backward."""
@@ -127,6 +129,25 @@ class Team:
         for learner in self.learners.values():
             learner.optimizer.zero_grad(set_to_none=True)
 
+    @contextlib.contextmanager
+    def as_one(self) -> Iterator[None]:
+        """Inside, all networks are computed as one.
+
+        Raises:
+            RuntimeError: they cannot be.
+        """
+        together = self._together
+        if together.can_be_one is None:
+            modules = [learner.module for learner in self.learners.values()]
+            together.can_be_one = can_be_one(modules, self._image_size)
+        if not together.can_be_one:
+            raise RuntimeError("these networks cannot be computed as one")
+        together.are_one = True
+        try:
+            yield
+        finally:
+            together.are_one = False
+
     @property
     def gradient_wait_seconds(self) -> float:
         """Estimate of all that was waited for gradients of other ranks, from some of the steps."""
@@ -165,9 +186,18 @@ class Team:
             logits = self._exchange.forward(index, images)
         return logits.float()
 
+    def _all(self, modules: Sequence[nn.Module], images: Tensor) -> list[Tensor]:
+        with self._runtime.autocast():
+            return [logits.float() for logits in call_as_one(modules, images)]
+
     def _for_each(
         self, function: Callable[[Network], Tensor], networks: Sequence[Network]
     ) -> list[Tensor]:
+        if self._together.are_one:
+            learners = self.learners.values()
+            student = partial(self._all, [learner.module for learner in learners])
+            teacher = partial(self._all, [learner.ema for learner in learners])
+            return [function(one) for one in members_as_one(len(learners), student, teacher)]
         twin = self._runtime.twin
         if twin is None:
             return self._together.map(function, networks)

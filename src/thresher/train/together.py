@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from thresher.dist.runtime import Runtime
 from thresher.loader.transfer import new_stream
@@ -31,6 +31,11 @@ class Together:
     Args:
         networks: how many there are.
         runtime: several processes run them in turn, since all must exchange in the same order.
+
+    Attributes:
+        can_be_one: whether all networks can be computed as one (``train/as_one.py``), once that is
+            known; it holds for the fresh networks of all rounds.
+        are_one: whether they are now.
     """
 
     def __init__(self, networks: int, runtime: Runtime) -> None:
@@ -42,6 +47,8 @@ class Together:
         self._device = runtime.device
         self._streams: list[torch.cuda.Stream] = []
         self._made: list[torch.cuda.Stream] = []
+        self.can_be_one: bool | None = None
+        self.are_one = False
 
     def __enter__(self) -> Together:
         if self._workers > 1:
@@ -62,14 +69,8 @@ class Together:
             torch.set_num_threads(self._budget)
 
     def allow(self, modules: Iterable[nn.Module]) -> None:
-        """Go back to one after the other if networks draw from the one random generator.
-
-        Or if they are compiled, which PyTorch does in one thread at a time.
-        """
-        if self._pool is not None and any(
-            _draws_random_numbers(module) or module._compiled_call_impl is not None
-            for module in modules
-        ):
+        """Go back to one after the other if any of the networks must."""
+        if self._pool is not None and any(must_take_turns(module) for module in modules):
             self.__exit__(None, None, None)
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -79,6 +80,13 @@ class Together:
         if self._pool is None:
             return [function(item) for item in items]
         return list(self._pool.map(function, items))
+
+    def backward(self, losses: Iterable[Tensor]) -> None:
+        """Add the gradients of the networks' losses."""
+        if self.are_one:
+            torch.autograd.backward(list(losses))
+        else:
+            self.map(torch.autograd.backward, losses)
 
     @contextlib.contextmanager
     def on_streams(self, networks: int) -> Iterator[None]:
@@ -106,6 +114,14 @@ class Together:
             for stream in forked:
                 current.wait_stream(stream)
         return results
+
+
+def must_take_turns(module: nn.Module) -> bool:
+    """Whether a network draws from the one random generator.
+
+    Or is compiled, which PyTorch does in one thread at a time.
+    """
+    return _draws_random_numbers(module) or module._compiled_call_impl is not None
 
 
 def _draws_random_numbers(module: nn.Module) -> bool:
