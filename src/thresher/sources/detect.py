@@ -9,6 +9,7 @@ from pathlib import Path
 from thresher.errors import UserError
 from thresher.sources.caffe_lmdb import is_lmdb, open_lmdb
 from thresher.sources.folder import NotATreeError, open_folder, walk_images
+from thresher.sources.foreign import foreign_folder
 from thresher.sources.kinds import (
     PARQUET_SUFFIXES,
     TAR_SUFFIXES,
@@ -130,7 +131,8 @@ def _open_folder(request: Request) -> Manifest:
     try:
         return open_folder(request)
     except NotATreeError as error:
-        raise UserError(f"{error}{_elsewhere(request.data, names)}") from None
+        foreign = foreign_folder(request.data, names)
+        raise UserError(foreign or f"{error}{_elsewhere(request.data, names)}") from None
 
 
 def _has_image_folder(request: Request, names: Sequence[str]) -> bool:
