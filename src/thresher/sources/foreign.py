@@ -25,10 +25,21 @@ _BY_ENDING = {
     ".mat": "a MATLAB file",
     ".ffcv": "an FFCV file",
 }
+_LISTS = {
+    ".xlsx": "Save it as CSV.",
+    ".xls": "Save it as CSV.",
+    ".ods": "Save it as CSV.",
+    ".json": "Write one JSON object a line and name the file .jsonl.",
+    ".txt": "Give it a first line such as path,label and commas between, and name it .csv.",
+    ".lst": "Give it a first line such as path,label and commas between, and name it .csv.",
+}
 
 
 def foreign_file(name: str) -> str:
     """What to say of a file of another system; empty if its ending is not known."""
+    advice = _LISTS.get(Path(name.lower()).suffix)
+    if advice:
+        return f"{printable(name)} is no table that is read here. {advice}"
     kind = _BY_ENDING.get(Path(name.lower()).suffix)
     return f"{printable(name)} is {kind}. {_WRITE_OUT}" if kind else ""
 

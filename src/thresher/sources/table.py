@@ -15,6 +15,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from thresher.errors import UserError
+from thresher.sources.csv_form import parse_options, read_options, require_header
 from thresher.sources.exists import find_missing
 from thresher.sources.labels import encode_labels, label_states, no_labels
 from thresher.sources.manifest import Manifest, make_manifest
@@ -126,7 +127,7 @@ def _read_columns(
     names: dict[str, list[str]] = {}
     try:
         if suffix in (".csv", ".tsv"):
-            table = _read_csv(request, file, suffix)
+            table = _read_csv(request, file)
         elif suffix in (".jsonl", ".ndjson"):
             table = _read_jsonl(request, file)
         else:
@@ -189,17 +190,11 @@ def choose_label_column(existing: list[str], request: Request) -> str:
     )
 
 
-def _read_csv(request: Request, file: str, suffix: str) -> pa.Table:
-    with Path(file).open("rb") as stream:
-        head = stream.readline(1 << 20)
-    if not head.strip():
-        raise UserError(f"{request.data} is empty: it lists no images.")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"{request.data} is UTF-16 text. Save it as UTF-8.")
-    delimiter = "\t" if suffix == ".tsv" else _most_frequent(head)
-    parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    read = pa.csv.ReadOptions(block_size=_BLOCK)
+def _read_csv(request: Request, file: str) -> pa.Table:
+    parse = parse_options(file, request.data)
+    read = read_options()
     with pa.csv.open_csv(file, read_options=read, parse_options=parse) as reader:
+        require_header(reader.schema.names, request.data)
         columns = choose_columns(reader.schema.names, request)
     # Other columns are not parsed, and nothing is taken for a number: '007' is a class name.
     return pa.csv.read_csv(
@@ -210,10 +205,6 @@ def _read_csv(request: Request, file: str, suffix: str) -> pa.Table:
             include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
         ),
     )
-
-
-def _most_frequent(head: bytes) -> str:
-    return max(",;\t", key=lambda delimiter: head.count(delimiter.encode()))
 
 
 def _read_jsonl(request: Request, file: str) -> pa.Table:
@@ -248,6 +239,8 @@ def _missing_files(
     first = paths.take(pa.array(rows[:3])).to_pylist()
     if any("://" in path for path in first):
         advice = "Web addresses have to be downloaded first."
+    elif any("\\" in path for path in first):
+        advice = "They are paths of Windows: write / for \\, and paths of this machine for drives."
     elif all(os.path.isabs(path) for path in first):  # noqa: PTH117
         advice = "Mend the paths, or remove those rows."
     else:
