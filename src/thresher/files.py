@@ -11,6 +11,11 @@ from pathlib import Path
 
 from thresher.errors import UserError
 
+_REFUSALS = (
+    *(errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ENXIO),
+)
+
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
@@ -36,6 +41,21 @@ def write_atomically(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def refuse_inside(out: Path, data: str, named: str) -> None:
+    """Refuse results inside a folder of data: the next command would take them for data.
+
+    Args:
+        out: where the results would go.
+        data: what the user named as data; only a folder here can hold them.
+        named: how the user named or can name ``out``, for the message.
+
+    Raises:
+        UserError: ``out`` is the folder or lies in it.
+    """
+    if data and Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
+        raise UserError(f"{named} lies inside the data, {data}. Name a folder outside of it.")
+
+
 @contextlib.contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
     """Turn a full disk or a missing right into a sentence that names ``path``."""
@@ -50,7 +70,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
             raise UserError(
                 f"No space left to write {path}. Free some, or choose another place with --out."
             ) from None
-        if error.errno in (errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in _REFUSALS:
             raise UserError(f"Cannot write {path}: {os.strerror(error.errno)}.") from None
         raise
 

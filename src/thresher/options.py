@@ -85,14 +85,19 @@ class Parser(ArgumentParser):
             flag = key.group(1).replace("_", "-")
             got = wrong.group(1) or wrong.group(2)
             return f"--{flag} takes {' or '.join(allowed)}, not '{got.strip()}'."
-        if message.startswith("Unexpected config"):
-            return "--config: this is no YAML file of options (lines of 'key: value')."
-        value = re.search(
+        value_of = re.search(
             r'(?:Parser key|argument) "?(?:--)?([\w.-]+)"?:\s*(.*)', message, re.DOTALL
         )
-        if value:
-            text = " ".join(value.group(2).split()).replace("typing.", "")
-            return f"--{value.group(1).replace('_', '-')}: {text}"
+        choice = re.search(r"Expected an? (?:typing\.)?Literal\[(.*?)\]\. Got value: (.*)", message)
+        if choice and value_of:
+            *some, last = re.findall(r"'([^']*)'", choice.group(1))
+            flag = value_of.group(1).replace("_", "-")
+            return f"--{flag} takes {', '.join(some)} or {last}, not '{choice.group(2).strip()}'."
+        if message.startswith("Unexpected config"):
+            return "--config: this is no YAML file of options (lines of 'key: value')."
+        if value_of:
+            text = " ".join(value_of.group(2).split()).replace("typing.", "")
+            return f"--{value_of.group(1).replace('_', '-')}: {text}"
         return " ".join(message.split())
 
 

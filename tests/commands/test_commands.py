@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,7 +35,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    done = thresher("train", data, "--val", data, *QUICK, "--out", out)
+    checked = shutil.copytree(data, tmp_path_factory.mktemp("checked") / "val")
+    done = thresher("train", data, "--val", checked, *QUICK, "--out", out)
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
     assert str(out / "report.html") in done.stdout
@@ -192,7 +194,7 @@ BAD_INPUT = [
     ("train {tmp}/unreadable", "Class 'b' in"),
     ("train {tmp}/columns.csv", "no column that is known to hold the path"),
     ("train {tmp}/paths.csv", "3 of 3 files listed in"),
-    ("train {tmp}/notes.txt", "of no known kind"),
+    ("train {tmp}/notes.txt", "is no table that is read here. Give it a first line"),
     ("train {data} --val {tmp}/others", "that training does not know: 'cat', 'cow', 'dog'"),
     ("train {data} --clean {tmp}/none", "There is no file or folder"),
     ("train {data} --method mtc", "Unknown method 'mtc'. Did you mean mct"),
@@ -206,7 +208,12 @@ BAD_INPUT = [
     ("train {data} --config {tmp}/notes.txt", "--config"),
     ("train {data} --out {run}", "already holds a run"),
     ("train {data} --out {run} --resume --overwrite", "exclude each other"),
-    ("train {data} --out {data}", "holds no run of Thresher, so it is left"),
+    ("train {data} --out {data}", "lies inside the data"),
+    ("train {data} --out {data}/runs/a", "lies inside the data"),
+    ("train {data} --out {tmp}/others", "holds no run of Thresher, so it is left"),
+    ("train {data} --cache hots", "--cache takes auto, none, host or device, not 'hots'"),
+    ("train {data} --val {data}", "is the same as the data"),
+    ("train {tmp}/others --val {tmp}/others/cat", "lies inside"),
     ("train {data} --out {tmp}/notes.txt", "is a file"),
     ("train {data} --out {tmp}/notes.txt/run", "Cannot write"),
     ("train {data} --resume", "--resume needs --out"),

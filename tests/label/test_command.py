@@ -191,6 +191,19 @@ def test_tars_of_img2dataset(place: Path, beside: bool, num_tars: int) -> None:
     assert found["key"] == manifest.table["key"].to_pylist()
 
 
+@pytest.mark.parametrize("source", ["images", "images/1.parquet"])
+def test_parquet_images_with_a_column_of_texts(place: Path, source: str) -> None:
+    (place / "images").mkdir()
+    for part in range(2):
+        cells = [{"bytes": image(row), "path": None} for row in range(len(CAPTIONS))]
+        table = pa.table({"image": cells, "caption": pa.array(CAPTIONS)})
+        pq.write_table(table, place / "images" / f"{part}.parquet")
+    assert main(["label", source, "--classes", "classes.yaml", "--out", "l.parquet"]) == 0
+    manifest = open_source("l.parquet")
+    assert labels_of(manifest) == LABELS_DROPPED * (1 if source.endswith("t") else 2)
+    assert Reader(manifest).read(6) == image(6)
+
+
 def test_tars_need_a_parquet_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with tarfile.open("a.tar", "w") as tar:
         tar.add(place / "crawl" / "img" / "0.jpg", "dog.jpg")

@@ -102,6 +102,28 @@ def test_what_belongs_to_a_sample(tmp_path: Path) -> None:
     assert manifest.options["ignored_members"] == 2
 
 
+def test_labels_in_members_named_otherwise_than_the_image(tmp_path: Path) -> None:
+    members: dict[str, bytes] = {}
+    for i in range(3):
+        members[f"{i}.input.jpg"] = make_image(i)
+        members[f"{i}.output.cls"] = str(i % 2).encode()
+        members[f"{i}.txt"] = f"kind {i}".encode()
+    tar = str(write_tar(tmp_path / "a.tar", members))
+    assert open_source(tar).labels.tolist() == [0, 1, 0]
+    assert open_source(tar, label_column="output.cls").labels.tolist() == [0, 1, 0]
+    assert open_source(tar, label_column="txt").classes == ("kind 0", "kind 1", "kind 2")
+    # With two of them the user has to choose; what belongs to another image is nobody else's.
+    more = members | {f"{i}.fine.cls": str(i).encode() for i in range(3)}
+    tar = str(write_tar(tmp_path / "b.tar", more))
+    with pytest.raises(UserError, match="or a member by its ending"):
+        open_source(tar)
+    assert open_source(tar, label_column="fine.cls").labels.tolist() == [0, 1, 2]
+    dotted = {f"v1.{i}.jpg": make_image(i) for i in range(3)}
+    dotted |= {"v1.1.cls": b"a", "v1.2.cls": b"b"}
+    tar = str(write_tar(tmp_path / "c.tar", dotted))
+    assert open_source(tar).labels.tolist() == [-1, 0, 1]
+
+
 def test_of_a_member_written_twice_the_later_counts(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for i, name in enumerate(["a.jpg", "b.jpg", "a.jpg"]):

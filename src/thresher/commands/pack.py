@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from thresher.config import DataOptions, option
 from thresher.errors import UserError
+from thresher.files import refuse_inside
 from thresher.options import Parser, values_of
 from thresher.pack.settings import PackSettings, Subsampling
 from thresher.sources.detect import open_source
@@ -60,7 +61,7 @@ def run(words: Sequence[str]) -> int:
     if not 1 <= workers <= 1024:
         raise UserError(f"--workers takes 1 to 1024, not {workers}.")
     out = Path(given["out"])
-    _refuse_inside(given["data"], out)
+    refuse_inside(out, given["data"], printable(str(out)))
     manifest = open_source(
         given["data"],
         path_column=options.path_column,
@@ -125,12 +126,3 @@ def _verify(out: Path) -> int:
     if not manifest.options["complete"]:
         print("the packing was not finished; run the same thresher pack again to go on")
     return 0
-
-
-def _refuse_inside(data: str, out: Path) -> None:
-    """Tars inside the data would be taken for data the next time."""
-    source = Path(data)
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise UserError(
-            f"{printable(str(out))} lies inside {printable(data)}. Name a folder outside the data."
-        )

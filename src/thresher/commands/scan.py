@@ -19,6 +19,8 @@ from thresher.scan.pool import Stopped
 from thresher.scan.run import ScanResult, scan
 from thresher.train.interrupt import StopRequest
 
+_MOST_REASONS = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScanOptions(DataOptions):
@@ -74,6 +76,7 @@ def _print(result: ScanResult, console: Console) -> None:
     console.print(table)
     rate = result.touched / max(result.looking_seconds, 1e-9)
     lines = [
+        *_unreadable(findings.reasons),
         *findings.notes,
         f"looked at {result.touched:,} images, {rate:,.0f} a second",
         f"page {result.page}",
@@ -81,6 +84,13 @@ def _print(result: ScanResult, console: Console) -> None:
         f"lists {result.lists}",
     ]
     console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+
+
+def _unreadable(reasons: dict[str, int]) -> list[str]:
+    """The most frequent reasons in a line; the rest is on the page."""
+    some = [f"{reason} ({count:,})" for reason, count in list(reasons.items())[:_MOST_REASONS]]
+    more = ["..."] if len(reasons) > len(some) else []
+    return [f"Unreadable: {', '.join(some + more)}"] if some else []
 
 
 def _default_out(data: str) -> Path:

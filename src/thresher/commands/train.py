@@ -20,6 +20,7 @@ from thresher.dist.environment import check_devices, restarts, was_launched
 from thresher.dist.errors import PEERS_LOST, PeersLostError
 from thresher.dist.launch import launch
 from thresher.errors import UserError
+from thresher.files import refuse_inside
 from thresher.methods import all_methods, resolve_name
 from thresher.options import Parser, values_of
 from thresher.sources.manifest import Manifest
@@ -57,6 +58,8 @@ def run(words: Sequence[str]) -> int:
     config = dataclasses.replace(config, method=method, data=given["DATA"] or config.data)
     options = values_of(all_methods()[method].Options, given[method])
     out = out or _default_out(config)
+    if not given["resume"]:
+        refuse_inside(out, config.data, f"--out {out}")
     if config.devices > 1 and not was_launched():
         check(config)
         resumes = ["--out", str(out)] if given["out"] is None else []

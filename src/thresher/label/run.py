@@ -11,9 +11,11 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from thresher.errors import UserError
 from thresher.label.classes import Phrase
+from thresher.label.columns import open_files, open_rows
 from thresher.label.match import Matcher
 from thresher.label.tables import open_table
 from thresher.label.tars import open_tars
@@ -26,9 +28,10 @@ from thresher.label.texts import (
 )
 from thresher.sources.detect import open_source
 from thresher.sources.kinds import PARQUET_SUFFIXES
-from thresher.sources.manifest import OK
+from thresher.sources.manifest import Manifest
 from thresher.sources.names import natural_key
-from thresher.sources.request import explain_read_errors, printable
+from thresher.sources.parquet import image_column
+from thresher.sources.request import Request, explain_read_errors, printable
 from thresher.sources.table import TEXT_SUFFIXES
 
 Several = Literal["drop", "first"]
@@ -96,25 +99,33 @@ def find_texts(source: str, path_column: str | None) -> Texts:
         UserError: it is none of these, or see ``sources``.
     """
     with explain_read_errors(source):
-        if Path(source).is_file() and source.lower().endswith((*TEXT_SUFFIXES, *PARQUET_SUFFIXES)):
+        if Path(source).is_file() and _lists_paths(source, path_column):
             return open_table(source, path_column)
         manifest = open_source(source, labelled=False)
-        if manifest.kind == "tar":
-            return open_tars(manifest)
-        if manifest.kind != "files":
+        if manifest.kind not in _TEXTS:
             raise UserError(
-                f"{printable(source)} holds Parquet images. Labels are made for a table of paths, "
-                "a folder of images, or tars as img2dataset writes them."
+                f"{printable(source)} is an LMDB, which holds no texts. Labels are made for a "
+                "table, a folder of images, Parquet images with text columns, or tars as "
+                "img2dataset writes them."
             )
-        usable = pa.array(manifest.states == OK)
-        return Texts(
-            names=manifest.table["key"].filter(usable),
-            columns=(),
-            read=lambda column: iter(()),  # noqa: ARG005 - there are no columns to ask for
-            manifest=None,
-            root=manifest.shards[0],
-            left_out={why: n for why, n in manifest.count_states().items() if why != OK},
-        )
+        return _TEXTS[manifest.kind](manifest)
+
+
+_TEXTS: dict[str, Callable[[Manifest], Texts]] = {
+    "tar": open_tars,
+    "parquet": open_rows,
+    "files": open_files,
+}
+
+
+def _lists_paths(file: str, path_column: str | None) -> bool:
+    """Whether a file is a table of paths; Parquet may hold the images themselves."""
+    if file.lower().endswith(TEXT_SUFFIXES) or path_column is not None:
+        return True
+    if not file.lower().endswith(PARQUET_SUFFIXES):
+        return False
+    schema = pq.read_schema(file)
+    return image_column(schema, Request(data=file, labelled=False)) is None
 
 
 def label(

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from thresher.errors import UserError
 from thresher.label.texts import Texts
+from thresher.sources.csv_form import parse_options, read_options, require_header
 from thresher.sources.exists import find_missing
 from thresher.sources.request import choose_column, first_line
 from thresher.sources.table import PATH_COLUMNS
@@ -64,7 +65,8 @@ def open_table(source: str, path_column: str | None) -> Texts:
 def _columns(source: str) -> list[str]:
     lower = source.lower()
     if lower.endswith((".csv", ".tsv")):
-        with pa.csv.open_csv(source, _csv_read(), _csv_parse(source)) as reader:
+        with pa.csv.open_csv(source, read_options(), parse_options(source, source)) as reader:
+            require_header(reader.schema.names, source)
             return list(reader.schema.names)
     if lower.endswith((".jsonl", ".ndjson")):
         return list(_read_json(source).column_names)
@@ -77,7 +79,7 @@ def _read(source: str, column: str) -> pa.ChunkedArray:
     if lower.endswith((".csv", ".tsv")):
         # Nothing is taken for a number: '007' is a text.
         convert = pa.csv.ConvertOptions(include_columns=[column], column_types={column: "string"})
-        table = pa.csv.read_csv(source, _csv_read(), _csv_parse(source), convert)
+        table = pa.csv.read_csv(source, read_options(), parse_options(source, source), convert)
     elif lower.endswith((".jsonl", ".ndjson")):
         table = _read_json(source)
     else:
@@ -99,23 +101,6 @@ def as_text(values: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise UserError(f"{what} is of type {kind}, not text.")
     return values.cast(pa.string())
-
-
-def _csv_read() -> pa.csv.ReadOptions:
-    return pa.csv.ReadOptions(block_size=_BLOCK)
-
-
-def _csv_parse(source: str) -> pa.csv.ParseOptions:
-    with Path(source).open("rb") as stream:
-        head = stream.readline(1 << 20)
-    if not head.strip():
-        raise UserError(f"{source} is empty: it lists no images.")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"{source} is UTF-16 text. Save it as UTF-8.")
-    delimiter = "\t"
-    if not source.lower().endswith(".tsv"):
-        delimiter = max(",;\t", key=lambda mark: head.count(mark.encode()))
-    return pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
 
 
 def _read_json(source: str) -> pa.Table:

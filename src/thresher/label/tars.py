@@ -86,8 +86,15 @@ def _columns(manifest: Manifest) -> tuple[str, ...]:
 def _texts(path: str, column: str) -> dict[str, str]:
     """Text by key, without nulls."""
     beside = _beside(path)
-    if beside is None:
-        return _member_texts(path, column)
+    return _member_texts(path, column) if beside is None else texts_by_key(beside, column)
+
+
+def texts_by_key(beside: str, column: str) -> dict[str, str]:
+    """The texts in a Parquet file of img2dataset by their keys, without nulls.
+
+    Raises:
+        UserError: it has no such column, or one of another type.
+    """
     if column not in pq.read_schema(beside).names:
         raise UserError(f"{beside} has no column '{column}', unlike the first of its kind.")
     table = pq.read_table(beside, columns=[_KEY, column], partitioning=None)

@@ -65,6 +65,12 @@ class Findings:
         """Images of the data that cannot be used, whatever the reason."""
         return len(self.found["unreadable"].row)
 
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Why images of the data cannot be used, the most frequent reason first."""
+        states = counts_of(self.column("state"))
+        return {reason: count for reason, count in states.items() if reason != OK}
+
     def key(self, row: int) -> str:
         """The name of the image in this row, for people."""
         if row < self.num_data:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from thresher.config import DataOptions
 from thresher.errors import UserError
@@ -56,6 +56,7 @@ def open_data(data: str, options: DataOptions) -> Opened:
     notes += [
         f"Only in part: {text}" for text in manifest.options.get("damaged_shards", {}).values()
     ]
+    notes += _downloads(manifest.options)
     links = manifest.options.get("refused_links", 0)
     if links:
         notes.append(
@@ -63,6 +64,21 @@ def open_data(data: str, options: DataOptions) -> Opened:
             "same images twice and were not followed."
         )
     return Opened(manifest, tuple(_pickles(data, manifest)), tuple(notes))
+
+
+def _downloads(options: Mapping[str, Any]) -> list[str]:
+    """What img2dataset wrote down of images that never came."""
+    failed, lost = options.get("failed_downloads", 0), options.get("missing_images", 0)
+    notes = []
+    if failed:
+        reasons = ", ".join(
+            f"{printable(reason.strip())[:80]} ({count:,})"
+            for reason, count in options["failed_reasons"].items()
+        )
+        notes.append(f"Never downloaded: {failed:,}, says img2dataset; most often: {reasons}.")
+    if lost:
+        notes.append(f"Downloaded, says img2dataset, but not there: {lost:,}.")
+    return notes
 
 
 def _open_otherwise(

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from thresher.config import DataOptions
 from thresher.errors import UserError
-from thresher.files import write_atomically
+from thresher.files import refuse_inside, write_atomically
 from thresher.scan.copies import NEAR_BITS
 from thresher.scan.explore import Explored, explore
 from thresher.scan.findings import Findings, as_json, as_table, find
@@ -26,6 +26,7 @@ from thresher.scan.page import render
 from thresher.scan.pool import Stopped
 from thresher.scan.progress import Display
 from thresher.scan.store import Store
+from thresher.sources.apart import require_apart
 from thresher.sources.manifest import OK, Manifest
 from thresher.sources.read import Reader
 from thresher.sources.request import printable
@@ -80,10 +81,9 @@ def scan(
     started = time.monotonic()
     options = options or DataOptions()
     workers = _require_sense(workers, distance)
-    if Path(data).is_dir() and Path(data).resolve() in (out.resolve(), *out.resolve().parents):
-        raise UserError(f"--out {out} lies inside the data. Name a directory outside of them.")
+    refuse_inside(out, data, f"--out {out}")
     if against is not None:
-        _require_apart(data, against)
+        require_apart(data, against, "--against")
     opened = open_data(data, options)
     test = None if against is None else open_data(against, options)
     if test is not None:
@@ -179,19 +179,6 @@ def _require_sense(workers: int | None, distance: int) -> int:
     if workers is None:
         workers = len(os.sched_getaffinity(0))
     return workers
-
-
-def _require_apart(data: str, against: str) -> None:
-    """Refuse a test set that is, holds, or lies in the data: all of it would be found."""
-    ours, theirs = Path(data).resolve(), Path(against).resolve()
-    if ours == theirs:
-        raise UserError(f"--against {printable(against)} is the same as the data.")
-    if ours in theirs.parents or theirs in ours.parents:
-        inner, outer = (against, data) if ours in theirs.parents else (data, against)
-        raise UserError(
-            f"{printable(inner)} lies inside {printable(outer)}, so that all its images would be "
-            "found there. Keep the test set apart from the data."
-        )
 
 
 def _require_other_shards(data: Manifest, against: Manifest) -> None:

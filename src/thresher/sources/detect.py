@@ -9,6 +9,8 @@ from pathlib import Path
 from thresher.errors import UserError
 from thresher.sources.caffe_lmdb import is_lmdb, open_lmdb
 from thresher.sources.folder import NotATreeError, open_folder, walk_images
+from thresher.sources.foreign import foreign_folder
+from thresher.sources.img2dataset_folders import find_parts, open_folders
 from thresher.sources.kinds import (
     PARQUET_SUFFIXES,
     TAR_SUFFIXES,
@@ -121,6 +123,9 @@ def _open_folder(request: Request) -> Manifest:
     index = str(Path(request.data, INDEX_NAME))
     if INDEX_NAME in names and is_manifest_file(index):
         return open_manifest(request, index)
+    parts = find_parts(request.data, names)
+    if parts:
+        return open_folders(request, parts)
     for suffixes in (TAR_SUFFIXES, PARQUET_SUFFIXES):
         found = [name for name in names if name.lower().endswith(suffixes)]
         if found and not _has_image_folder(request, names):
@@ -130,7 +135,8 @@ def _open_folder(request: Request) -> Manifest:
     try:
         return open_folder(request)
     except NotATreeError as error:
-        raise UserError(f"{error}{_elsewhere(request.data, names)}") from None
+        foreign = foreign_folder(request.data, names)
+        raise UserError(foreign or f"{error}{_elsewhere(request.data, names)}") from None
 
 
 def _has_image_folder(request: Request, names: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""What img2dataset writes beside each tar: a Parquet file that says how each download went.
+"""What img2dataset writes beside each tar or folder: a Parquet file on how each download went.
 
 ``00000.tar`` holds ``000000000.jpg``, ``.json`` and ``.txt`` of the images that came;
 ``00000.parquet`` has a row for every URL, with ``key``, ``url``, ``caption``, ``status``,
@@ -39,21 +39,26 @@ class Sidecar:
 
 
 def read_sidecar(tar: str, label_columns: Sequence[str]) -> Sidecar | None:
-    """Read what lies beside a tar; None if nothing does, or another kind of file.
-
-    Args:
-        tar: path or URL.
-        label_columns: the first of these that exists is the label.
-
-    Raises:
-        DamagedShard: the Parquet file is damaged.
-        OSError: it cannot be read.
-    """
+    """Read what lies beside a tar; see ``read_report``."""
     path = strip_query(tar)
     if not path.lower().endswith(".tar"):
         return None
+    return read_report(path[:-4] + ".parquet" + tar[len(path) :], label_columns)
+
+
+def read_report(parquet: str, label_columns: Sequence[str]) -> Sidecar | None:
+    """Read how the downloads of one part went; None if there is no file, or one of another kind.
+
+    Args:
+        parquet: path or URL.
+        label_columns: the first of these that exists is the label.
+
+    Raises:
+        DamagedShard: the file is damaged.
+        OSError: it cannot be read.
+    """
     try:
-        with open_parquet_file(path[:-4] + ".parquet" + tar[len(path) :]) as file:
+        with open_parquet_file(parquet) as file:
             names = file.schema_arrow.names
             if not {"key", "status"} <= set(names):
                 return None

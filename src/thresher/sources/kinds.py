@@ -11,12 +11,14 @@ from thresher.errors import UserError
 from thresher.sources.caffe_lmdb import SUFFIXES as LMDB_SUFFIXES
 from thresher.sources.caffe_lmdb import is_lmdb, open_lmdb
 from thresher.sources.damage import Damage
+from thresher.sources.foreign import foreign_file
 from thresher.sources.labels import no_labels
 from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.manifest_file import is_manifest
 from thresher.sources.manifest_source import open_manifest
 from thresher.sources.names import BAD_NAME, is_image_name, to_utf8
 from thresher.sources.parquet import first_schema, image_column, open_parquet
+from thresher.sources.parquet_paths import holds_only_paths, open_paths
 from thresher.sources.places import folder_of, is_url, strip_query
 from thresher.sources.request import Request, enumerate_some, printable
 from thresher.sources.table import PATH_COLUMNS, TEXT_SUFFIXES, open_table
@@ -87,26 +89,30 @@ def open_files(request: Request, files: list[str]) -> Manifest:
             "Unpack it first."
         )
     raise UserError(
-        f"{printable(request.data)} is of no known kind. Known: a folder of class folders, a table "
-        "(.csv, .tsv, .jsonl, .parquet), Parquet images (.parquet), WebDataset tars (.tar), "
+        foreign_file(request.data)
+        or f"{printable(request.data)} is of no known kind. Known: a folder of class folders, a "
+        "table (.csv, .tsv, .jsonl, .parquet), Parquet images (.parquet), WebDataset tars (.tar), "
         "a Caffe LMDB (.mdb, or its folder)."
     )
 
 
 def _open_parquet(request: Request, files: list[str]) -> Manifest:
     """Parquet holds images, paths to images, or is a manifest: its columns tell."""
-    schema = first_schema(files, Damage(request))
+    damage = Damage(request)
+    schema = first_schema(files, damage)
     if is_manifest(schema):
         if len(files) > 1:
             raise UserError(f"{request.data} stands for {len(files)} manifests; name one.")
         return open_manifest(request, files[0])
-    has_images = image_column(schema, request) is not None
+    column = image_column(schema, request)
     paths = {request.path_column} if request.path_column else set(PATH_COLUMNS)
     is_table = bool(paths & set(schema.names)) and request.image_column is None
-    if is_table and (request.path_column or not has_images):
+    if is_table and (request.path_column or column is None):
         if len(files) > 1:
             raise UserError(f"{request.data} stands for {len(files)} tables; name one.")
         return open_table(request, files[0])
+    if column is not None and holds_only_paths(files, column, damage):
+        return open_paths(request, files, column)
     return open_parquet(request, files)
 
 

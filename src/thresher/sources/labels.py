@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +14,8 @@ from thresher.errors import UserError
 from thresher.sources.manifest import OK
 from thresher.sources.names import natural_key
 from thresher.sources.request import NO_LABEL, Request, enumerate_some
+
+_NUMBER = re.compile(r"-?[0-9]+(\.0+)?")
 
 
 def encode_labels(
@@ -40,6 +44,8 @@ def encode_labels(
     _check_type(values.type, request)
     distinct = pc.unique(values).drop_null()
     found = [_name_of(value, names, request) for value in distinct.to_pylist()]
+    if request.classes is None or not set(found) <= {None, *request.classes}:
+        found = _whole_numbers(found)
     index_of_distinct, classes = index_names(found, request, names)
     position = pc.fill_null(pc.index_in(values, value_set=distinct), -1).to_numpy()
     # The appended -1 is what position -1, no label, picks.
@@ -51,18 +57,22 @@ def index_names(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Map the distinct labels found in the data (None: no label) onto classes.
 
+    Names are compared in Unicode's composed form: macOS writes the accent of 'café' as a
+    character of its own, which would make it another class than elsewhere.
+
     Returns:
         int32[len(found)], index into the classes or -1, and the classes.
 
     Raises:
         UserError: see ``encode_labels``.
     """
+    found = [None if name is None else _composed(name) for name in found]
     present = sorted({name for name in found if name is not None}, key=natural_key)
     if not present:
         raise UserError(f"No sample of {request.data} has a label.")
     if request.classes is not None:
         classes = request.classes
-        known = set(classes)
+        known = set(map(_composed, classes))
         unknown = [name for name in present if name not in known]
         if unknown:
             raise UserError(
@@ -76,9 +86,21 @@ def index_names(
                 "A classifier needs at least two."
             )
         classes = tuple(present) if names is None else tuple(names)
-    index = {name: position for position, name in enumerate(classes)}
+    index = {_composed(name): position for position, name in enumerate(classes)}
     indices = [-1 if name is None else index[name] for name in found]
     return np.array(indices, dtype=np.int32), classes
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _whole_numbers(found: list[str | None]) -> list[str | None]:
+    """'3' for '3.0', which is what tables make of numbers once a label among them is missing."""
+    present = [name for name in found if name is not None]
+    if not all(map(_NUMBER.fullmatch, present)):
+        return found
+    return [None if name is None else name.partition(".")[0] for name in found]
 
 
 def label_states(labels: np.ndarray, request: Request) -> pa.Array:

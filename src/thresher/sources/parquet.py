@@ -1,8 +1,7 @@
-"""Parquet image data sets as Hugging Face writes them: image bytes and labels in columns."""
+"""Parquet image data sets as Hugging Face publishes them: image bytes and labels in columns."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from thresher.errors import UserError
 from thresher.sources.damage import Damage, DamagedShard
 from thresher.sources.labels import encode_labels, label_states, no_labels
 from thresher.sources.manifest import Manifest, make_manifest
-from thresher.sources.parquet_file import open_parquet_file
+from thresher.sources.parquet_file import class_names, open_parquet_file
 from thresher.sources.places import absolute, name_of, shown
 from thresher.sources.request import Request, enumerate_some, printable
 from thresher.sources.several import for_each
@@ -78,7 +77,7 @@ def open_parquet(request: Request, files: Sequence[str]) -> Manifest:
     column = image_column(first, request)
     if column is None:
         raise _no_images(first, request)
-    label = _label_column(first, request) if request.labelled else None
+    label = label_column(first, request) if request.labelled else None
 
     def read_part(file: str) -> _Part | None:
         part = None
@@ -98,7 +97,7 @@ def open_parquet(request: Request, files: Sequence[str]) -> Manifest:
         labels, classes = no_labels(total, request)
     else:
         given = _concat([part.labels for part in parts])
-        labels, classes = encode_labels(given, request, _class_names(first).get(label))
+        labels, classes = encode_labels(given, request, class_names(first).get(label))
     return make_manifest(
         kind="parquet",
         shards=[absolute(part.file) for part in parts],
@@ -177,8 +176,13 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _label_column(schema: pa.Schema, request: Request) -> str:
-    named = _class_names(schema)
+def label_column(schema: pa.Schema, request: Request) -> str:
+    """The column of labels: the user's choice, one of a usual name, or one with class names.
+
+    Raises:
+        UserError: there is none, or several might be meant.
+    """
+    named = class_names(schema)
     if request.label_column is None and not set(LABEL_COLUMNS) & set(schema.names) and named:
         if len(named) == 1:
             return next(iter(named))
@@ -187,20 +191,6 @@ def _label_column(schema: pa.Schema, request: Request) -> str:
             "Choose one with --label-column."
         )
     return choose_label_column(schema.names, request)
-
-
-def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """Class names by column, from the schema metadata of the ``datasets`` library."""
-    raw = (schema.metadata or {}).get(b"huggingface")
-    try:
-        features = json.loads(raw)["info"]["features"] if raw else {}
-        return {
-            column: [str(name) for name in feature["names"]]
-            for column, feature in features.items()
-            if isinstance(feature, dict) and isinstance(feature.get("names"), list)
-        }
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}  # another form of metadata: the numbers then stand for themselves
 
 
 def _require_same_form(
@@ -215,7 +205,7 @@ def _require_same_form(
                 f"file of {request.data}; name files of one data set, as in "
                 "'train-*.parquet'"
             )
-    if label is not None and _class_names(schema).get(label) != _class_names(first).get(label):
+    if label is not None and class_names(schema).get(label) != class_names(first).get(label):
         raise UserError(
             f"{shown(file)} names other classes than the first file of {request.data}. "
             "Name files of one data set, as in 'train-*.parquet'."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,3 +38,17 @@ def open_parquet_file(
         raise DamagedShard(
             f"{shown(file)} is not a readable Parquet file: {first_line(error)}."
         ) from None
+
+
+def class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Class names by column, from the schema metadata of the ``datasets`` library."""
+    raw = (schema.metadata or {}).get(b"huggingface")
+    try:
+        features = json.loads(raw)["info"]["features"] if raw else {}
+        return {
+            column: [str(name) for name in feature["names"]]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and isinstance(feature.get("names"), list)
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}  # another form of metadata: the numbers then stand for themselves

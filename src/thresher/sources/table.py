@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from thresher.errors import UserError
+from thresher.sources.csv_form import parse_options, read_options, require_header
 from thresher.sources.exists import find_missing
 from thresher.sources.labels import encode_labels, label_states, no_labels
 from thresher.sources.manifest import Manifest, make_manifest
+from thresher.sources.parquet_file import class_names
 from thresher.sources.places import folder_of, is_url, name_of
 from thresher.sources.remote.shard import local_copy
 from thresher.sources.request import Request, choose_column, enumerate_some, first_line, printable
@@ -46,50 +50,90 @@ def open_table(request: Request, file: str) -> Manifest:
         suffix, file = Path(name_of(file)).suffix, str(local_copy(file))
     else:
         suffix = Path(file).suffix
-    paths, given = _read_columns(request, file, suffix.lower())
-    if len(paths) == 0:
+    paths, given, names = _read_columns(request, file, suffix.lower())
+    return manifest_of_rows(request, [Rows(folder, paths, given)], names)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a file lists: paths, absolute or relative to ``folder``, and labels if asked for."""
+
+    folder: str
+    paths: pa.ChunkedArray
+    given: pa.ChunkedArray | None
+
+
+def manifest_of_rows(
+    request: Request, parts: Sequence[Rows], names: Sequence[str] | None = None, hint: str = ""
+) -> Manifest:
+    """The manifest of images that one or several files list.
+
+    Args:
+        request: what the user asked for.
+        parts: one per file; all of them have labels, or none has.
+        names: what integers stand for as labels, if the files say so.
+        hint: what else to say where images do not exist.
+
+    Raises:
+        UserError: see ``open_table``.
+    """
+    sizes = [len(part.paths) for part in parts]
+    if not any(sizes):
         raise UserError(f"{request.data} is empty: it lists no images.")
-    paths = pc.fill_null(paths, "")
-    if given is None:
-        labels, classes = no_labels(len(paths), request)
+    paths = pc.fill_null(_joined([part.paths for part in parts]), "")
+    given = [part.given for part in parts if part.given is not None]
+    if given:
+        labels, classes = encode_labels(_joined(given), request, names)
     else:
-        labels, classes = encode_labels(given, request)
+        labels, classes = no_labels(len(paths), request)
 
     blank = pc.equal(paths, "").to_numpy()
-    if is_url(folder):
-        # To ask a server for each would take longer than to find out when they are read.
-        missing = np.zeros(len(paths), dtype=bool)
-        _refuse_local_paths(paths, request)
-    else:
-        missing = find_missing(folder, paths) & ~blank
+    missing = np.concatenate([_find_missing(part, request) for part in parts]) & ~blank
     if missing.any() and not request.allow_damaged:
-        raise _missing_files(paths, missing, request, folder)
+        raise _missing_files(paths, missing, request, parts[0].folder, hint)
     states = label_states(labels, request)
     states = pc.if_else(pa.array(missing), NO_FILE, states)
     states = pc.if_else(pa.array(blank), NO_PATH, states)
     return make_manifest(
         kind="files",
-        shards=[folder],
+        shards=[part.folder for part in parts],
         classes=classes,
         source=request.data,
         keys=paths,
         labels=labels,
+        shard=np.repeat(np.arange(len(parts), dtype=np.int32), sizes),
         states=states,
         options={"repeated_paths": len(paths) - len(pc.unique(paths))},
     )
 
 
+def _joined(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    return pa.chunked_array([c for column in columns for c in column.chunks], columns[0].type)
+
+
+def _find_missing(part: Rows, request: Request) -> np.ndarray:
+    paths = pc.fill_null(part.paths, "")
+    if is_url(part.folder):
+        # To ask a server for each would take longer than to find out when they are read.
+        _refuse_local_paths(paths, request)
+        return np.zeros(len(paths), dtype=bool)
+    return find_missing(part.folder, paths)
+
+
 def _read_columns(
     request: Request, file: str, suffix: str
-) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
-    """The path column as text and the label column, None where no labels are asked for."""
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None, list[str] | None]:
+    """The path column as text, the label column if labels are asked for, and classes' names."""
+    names: dict[str, list[str]] = {}
     try:
         if suffix in (".csv", ".tsv"):
-            table = _read_csv(request, file, suffix)
+            table = _read_csv(request, file)
         elif suffix in (".jsonl", ".ndjson"):
             table = _read_jsonl(request, file)
         else:
-            columns = choose_columns(pq.read_schema(file).names, request)
+            schema = pq.read_schema(file)
+            names = class_names(schema)
+            columns = choose_columns(schema.names, request)
             table = pq.read_table(file, columns=columns, partitioning=None)
             table = table.select(columns)
         table.validate(full=True)  # finds text that is not UTF-8
@@ -104,7 +148,9 @@ def _read_columns(
                 f"The column '{table.column_names[0]}' of {request.data} is of type {paths.type}; "
                 "paths are text. Choose the path column with --path-column."
             )
-    return paths.cast(pa.string()), table.column(1) if request.labelled else None
+    if not request.labelled:
+        return paths.cast(pa.string()), None, None
+    return paths.cast(pa.string()), table.column(1), names.get(table.column_names[1])
 
 
 def choose_columns(existing: list[str], request: Request) -> list[str]:
@@ -144,17 +190,11 @@ def choose_label_column(existing: list[str], request: Request) -> str:
     )
 
 
-def _read_csv(request: Request, file: str, suffix: str) -> pa.Table:
-    with Path(file).open("rb") as stream:
-        head = stream.readline(1 << 20)
-    if not head.strip():
-        raise UserError(f"{request.data} is empty: it lists no images.")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"{request.data} is UTF-16 text. Save it as UTF-8.")
-    delimiter = "\t" if suffix == ".tsv" else _most_frequent(head)
-    parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    read = pa.csv.ReadOptions(block_size=_BLOCK)
+def _read_csv(request: Request, file: str) -> pa.Table:
+    parse = parse_options(file, request.data)
+    read = read_options()
     with pa.csv.open_csv(file, read_options=read, parse_options=parse) as reader:
+        require_header(reader.schema.names, request.data)
         columns = choose_columns(reader.schema.names, request)
     # Other columns are not parsed, and nothing is taken for a number: '007' is a class name.
     return pa.csv.read_csv(
@@ -165,10 +205,6 @@ def _read_csv(request: Request, file: str, suffix: str) -> pa.Table:
             include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
         ),
     )
-
-
-def _most_frequent(head: bytes) -> str:
-    return max(",;\t", key=lambda delimiter: head.count(delimiter.encode()))
 
 
 def _read_jsonl(request: Request, file: str) -> pa.Table:
@@ -197,17 +233,19 @@ def _refuse_local_paths(paths: pa.ChunkedArray, request: Request) -> None:
 
 
 def _missing_files(
-    paths: pa.ChunkedArray, missing: np.ndarray, request: Request, root: str
+    paths: pa.ChunkedArray, missing: np.ndarray, request: Request, root: str, hint: str
 ) -> UserError:
     rows = np.flatnonzero(missing)
     first = paths.take(pa.array(rows[:3])).to_pylist()
     if any("://" in path for path in first):
         advice = "Web addresses have to be downloaded first."
+    elif any("\\" in path for path in first):
+        advice = "They are paths of Windows: write / for \\, and paths of this machine for drives."
     elif all(os.path.isabs(path) for path in first):  # noqa: PTH117
         advice = "Mend the paths, or remove those rows."
     else:
         advice = f"Relative paths are relative to the table's folder, {root}."
     return UserError(
         f"{len(rows)} of {len(paths)} files listed in {request.data} do not exist, "
-        f"the first: {enumerate_some(first)}. {advice}"
+        f"the first: {enumerate_some(first)}. {advice}{hint}"
     )

@@ -1,4 +1,4 @@
-"""WebDataset tars: images with their labels in ``.cls`` or ``.json`` members of the same name."""
+"""WebDataset tars: images with their labels in ``.cls`` or ``.json`` members of the same sample."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ def open_webdataset(request: Request, files: Sequence[str]) -> Manifest:
             raise UserError(
                 f"No image in {request.data} has a label: neither a .cls member nor a "
                 f".json member or column beside the tar with the field '{field}' goes with it. "
-                "Choose a field with --label-column."
+                "Choose a field with --label-column, or a member by its ending, as in "
+                "--label-column txt."
             )
         labels, classes = encode_labels(pa.chunked_array([given], pa.string()), request)
     else:
@@ -147,8 +148,9 @@ def _walk(
     images, notes = _sort_out(members)
     ignored += len(members) - len(images) - sum(map(len, notes.values()))
     kept = [image for image in images if not _belongs_to_another(image, images, notes)]
+    loose = _loose(images, notes)
     labels = [
-        _label(shard, image, _notes_of(image, notes), sidecar, request)
+        _label(shard, image, _members_of(image, members, notes, loose, request), sidecar, request)
         if request.labelled
         else None
         for image in kept
@@ -196,15 +198,44 @@ def _belongs_to_another(
     return stem != sample and stem not in notes and sample in images
 
 
-def _notes_of(stem: str, notes: dict[str, dict[str, Member]]) -> dict[str, Member]:
-    return notes.get(stem) or notes.get(_sample_of(stem)) or {}
+def _loose(
+    images: dict[str, Member], notes: dict[str, dict[str, Member]]
+) -> dict[str, dict[str, Member]]:
+    """By sample, the one label member that is named otherwise than its image: ``a.output.cls``.
+
+    Where a sample has several, none is taken: the user has to choose.
+    """
+    by_sample: dict[str, list[str]] = {}
+    for stem in notes:
+        if stem not in images and "cls" in notes[stem]:
+            by_sample.setdefault(_sample_of(stem), []).append(stem)
+    return {sample: notes[stems[0]] for sample, stems in by_sample.items() if len(stems) == 1}
+
+
+def _members_of(
+    stem: str,
+    members: dict[str, Member],
+    notes: dict[str, dict[str, Member]],
+    loose: dict[str, dict[str, Member]],
+    request: Request,
+) -> dict[str, Member]:
+    """The label members that go with an image; ``cls`` alone where the user named one."""
+    sample = _sample_of(stem)
+    if request.label_column not in (None, "json"):
+        for name in (f"{stem}.{request.label_column}", f"{sample}.{request.label_column}"):
+            if name in members:
+                return {"cls": members[name]}
+    found = notes.get(stem) or notes.get(sample) or loose.get(sample) or {}
+    if request.label_column is not None:
+        return {kind: member for kind, member in found.items() if kind != "cls"}
+    return found
 
 
 def _label(
     shard: Shard, stem: str, notes: dict[str, Member], sidecar: Sidecar | None, request: Request
 ) -> str | None:
     """The label as text, from ``.cls`` unless the user chose a field or column."""
-    if request.label_column is None and "cls" in notes:
+    if "cls" in notes:
         text = shard.read_at(notes["cls"].offset, min(notes["cls"].length, 4096))
         return text.decode("utf-8", "replace").strip().removeprefix("\ufeff") or None
     if sidecar is not None and sidecar.labels is not None:

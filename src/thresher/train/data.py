@@ -10,6 +10,7 @@ import numpy as np
 from thresher.config import DataOptions, TrainConfig
 from thresher.errors import UserError
 from thresher.loader.draws import uniforms
+from thresher.sources.apart import require_apart
 from thresher.sources.detect import open_source
 from thresher.sources.manifest import Manifest
 from thresher.sources.probe import probe, require_readable_classes
@@ -93,6 +94,7 @@ def open_training_data(config: TrainConfig) -> TrainData:
     whole = ImageSet(manifest, whole.reader, np.flatnonzero(manifest.usable))
     train, measure, measured_on = whole, None, NOTHING
     if config.val is not None:
+        require_apart(config.data, config.val, "--val")
         measure, measured_on = (
             _open_labelled(config.val, config, manifest.classes),
             "validation labels",

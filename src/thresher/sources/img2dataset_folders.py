@@ -1,0 +1,82 @@
+"""Folders of image files as ``img2dataset --output_format files`` writes them.
+
+``00000/000000007.jpg`` lies in a folder that is a part of the download, not a class; the label is
+in ``00000.parquet`` beside it, in the row with the key ``000000007``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from thresher.errors import UserError
+from thresher.sources.damage import DamagedShard
+from thresher.sources.folder import manifest_of_images, walk_images
+from thresher.sources.img2dataset import Sidecar, failure_options, read_report
+from thresher.sources.labels import encode_labels
+from thresher.sources.manifest import OK, Manifest
+from thresher.sources.request import NO_LABEL, Request, printable
+from thresher.sources.table import LABEL_COLUMNS
+
+PARTS = "img2dataset_parts"  # in the manifest's options: names of the Parquet files
+
+
+def find_parts(root: str, names: Sequence[str]) -> list[str]:
+    """The parts, by name, of a folder that holds these; none where img2dataset did not write it."""
+    there = set(names)
+    stems = [name for name in names if f"{name}.parquet" in there and Path(root, name).is_dir()]
+    return stems if stems and _is_report(f"{root}/{stems[0]}.parquet") else []
+
+
+def _is_report(parquet: str) -> bool:
+    try:
+        return read_report(parquet, ()) is not None
+    except (DamagedShard, OSError, pa.ArrowException):
+        return False
+
+
+def open_folders(request: Request, parts: Sequence[str]) -> Manifest:
+    """Index the images of all parts, with the labels of the Parquet files beside them.
+
+    Raises:
+        UserError: no images, no column of labels, or see ``encode_labels``.
+    """
+    root = str(Path(request.data).absolute())
+    columns = LABEL_COLUMNS if request.label_column is None else (request.label_column,)
+    reports = {part: read_report(f"{root}/{part}.parquet", columns) for part in parts}
+    known = {part: report for part, report in reports.items() if report is not None}
+    manifest = manifest_of_images(replace(request, labelled=False), root, walk_images(root))
+    manifest = replace(
+        manifest,
+        options={
+            **manifest.options,
+            **failure_options(list(known.values()), len(manifest)),
+            PARTS: [f"{part}.parquet" for part in known],
+        },
+    )
+    return _labelled(request, manifest, known) if request.labelled else manifest
+
+
+def _labelled(request: Request, manifest: Manifest, reports: dict[str, Sidecar]) -> Manifest:
+    if all(report.labels is None for report in reports.values()):
+        raise UserError(
+            f"{printable(request.data)} is what img2dataset wrote: its folders are parts of the "
+            "download, not classes, and the Parquet files beside them have no column "
+            f"'{request.label_column or 'label'}'. Choose one with --label-column, or make labels "
+            "of the captions with thresher label."
+        )
+    given = [_label(key, reports) for key in manifest.table["key"].to_pylist()]
+    labels, classes = encode_labels(pa.chunked_array([given], pa.string()), request)
+    unlabelled = (labels < 0) & (manifest.states == OK)
+    return manifest.with_labels(labels, classes).with_state_where(unlabelled, NO_LABEL)
+
+
+def _label(key: str, reports: dict[str, Sidecar]) -> str | None:
+    part, _, name = key.partition("/")
+    report = reports.get(part)
+    if report is None or report.labels is None:
+        return None
+    return report.labels.get(name.rpartition(".")[0])

@@ -1,0 +1,36 @@
+"""What other systems write is refused by its name, with what to do instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from thresher.errors import UserError
+from thresher.sources.detect import open_source
+
+FOLDERS = {
+    ("data-00000-of-00001.arrow", "dataset_info.json", "state.json"): r"load_from_disk\('.*/set'\)",
+    ("dataset_dict.json", "train/data.arrow"): r"load_from_disk\('.*'\)\['train'\].to_parquet",
+    ("index.json", "chunk-0-0.bin"): "is a LitData set",
+    ("index.json", "shard.00000.mds"): "is a MosaicML Streaming set",
+    ("CURRENT", "MANIFEST-000002", "000005.ldb"): "is a LevelDB",
+    ("train-00000-of-00001.tfrecord",): "is a folder with a TFRecord file",
+}
+
+
+@pytest.mark.parametrize("names", FOLDERS)
+def test_folders(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    with pytest.raises(UserError, match=FOLDERS[names]):
+        open_source(str(tmp_path / "set"))
+
+
+@pytest.mark.parametrize("name", ["a.beton", "b.TFRecord", "c.arrow", "d.h5"])
+def test_files(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"is an? \w+ file. It is not read here: write its images"):
+        open_source(str(tmp_path / name))
