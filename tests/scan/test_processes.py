@@ -127,7 +127,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(locations: Path) -> 
         for number, (chunk, looks) in enumerate(pool.run(chunks(200, 8))):
             seen |= dict(zip(chunk.rows.tolist(), looks, strict=True))
             if number in (3, 9):
-                pool._workers[0].process.kill()
+                next(worker for worker in pool._workers if worker.ready).process.kill()
     assert sorted(seen) == list(range(200))
     assert {look.state for look in seen.values()} == {"ok"}
 
