@@ -112,9 +112,15 @@ def ours(
             result = method.step(team.networks, whole, ledger.rows(positions), progress)
             meter.add(result, valid)
             broken = not meter.is_finite()
-            told = exchange != "nothing"
-            pending = flags.start(0, save=False, broken=broken) if told else None
-            team.backward(result, last=exchange == "all")
+            raised = flags.raised(number, save=False, broken=broken)
+            pending = None
+            if exchange == "all":
+                pending = team.backward(result, raised)
+            else:
+                if exchange == "flags":
+                    assert raised is not None
+                    pending = runtime.start_flags(raised)
+                team.add_part(result)
         ledger.update(positions, valid, result.records)
         flags.read(pending)
         if exchange == "all":
