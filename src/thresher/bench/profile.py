@@ -11,6 +11,7 @@ import torch
 from thresher.bench.clock import Clock
 from thresher.bench.images import measure
 from thresher.bench.messages import processor_seconds
+from thresher.bench.pace import Pace
 from thresher.bench.step import PHASES, PIECES, Setting, Step
 from thresher.plan.line import Line
 from thresher.plan.profile import Profile
@@ -47,6 +48,7 @@ def measure_profile(
     rates = measure(data, setting.image_size, setting.small)
     step = Step(setting)
     sizes = sorted({max(1, batch // 4), max(1, batch // 2), batch})
+    pace, paces = Pace(), []
     pieces: list[dict[str, float]] = []
     saved: list[float] = []
     variation = 0.0
@@ -55,16 +57,18 @@ def measure_profile(
         step.resize(size)
         found, variation = _time_pieces(step, repeats)
         pieces.append(found)
+        paces += [pace() for _ in range(PHASES)]
         saved.append(float(step.saved_bytes(PHASES - 1)))
     report("order of the gradients")
     ready = ready_schedule([step.gradients_over_time(0) for _ in range(max(3, repeats))])
     for net in step.nets:
-        net.logits = 0
+        net.logits = net.passes = 0
     for phase in range(PHASES):
         step.run(phase, Clock(setting.device))
     # What a network says is sent in the precision that it is computed in.
     width = 4 if setting.precision is None else 2
-    peer_bytes = width * step.nets[0].logits / (PHASES * batch) if len(step.nets) == 2 else 0.0
+    two = len(step.nets) == 2
+    peer_bytes = width * step.nets[0].logits / (PHASES * batch) if two else 0.0
     lines: dict[str, Line] = {}
     for name in PIECES:
         points = tuple((float(s), p[name]) for s, p in zip(sizes, pieces, strict=True))
@@ -99,9 +103,11 @@ def measure_profile(
         ledger_bytes=step.ledger_bytes,
         cache_bytes=rates.cache_bytes,
         peer_bytes=peer_bytes,
+        peer_messages=step.nets[0].passes / PHASES if two else 0.0,
         variation=variation,
         message_seconds=free,
         crowded_message_seconds=crowded,
+        pace_seconds=statistics.median(paces),
         source=f"thresher bench profile: {repeats} x {PHASES} steps at {sizes} images of"
         f" {setting.image_size} pixels, {setting.num_classes} classes, {_precision(setting)},"
         f" PyTorch {torch.__version__}; decoding of {rates.words}; messages between processes"
