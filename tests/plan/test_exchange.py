@@ -9,7 +9,7 @@ import pytest
 from thresher.plan.collectives import messages
 from thresher.plan.exchange import Exchange, Ranks, exchange, flags_every
 from thresher.plan.link import Level, Link
-from thresher.plan.predict import Job, predict
+from thresher.plan.predict import Job, predict, slowest
 from thresher.plan.profile import Profile
 from thresher.train.flags import Flags
 
@@ -141,3 +141,16 @@ def test_flags_as_often_as_the_training_asks() -> None:
         flags = Flags(runtime, None)  # type: ignore[arg-type]
         asked = [step for step in range(100) if flags.asks(step)]
         assert asked[1] == flags_every(processes)
+
+
+def test_twins_meet_several_times_a_step(cpu: Profile) -> None:
+    two = dataclasses.replace(cpu, networks=2, peer_messages=3.0)
+    job = Job(
+        images=1000, batch_per_process=10, processes_per_node=2, placement="apart", variation=0.1
+    )
+    found = predict(two, FREE, job, 1)
+    # Three messages of 1 ms that nothing hides. The flags' two are hidden, but are work.
+    assert found.exposed == pytest.approx(0.003)
+    assert found.compute == pytest.approx(0.1 + 0.2 + 0.025 + 0.02 + 0.01 + 0.002)
+    # Four pieces between meetings: each varies half as much as the step.
+    assert found.straggling == pytest.approx(4 * slowest(2) * 0.1 * found.compute / 2)
