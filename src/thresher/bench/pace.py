@@ -9,31 +9,32 @@ from __future__ import annotations
 import time
 
 import torch
-import torch.nn.functional as F
 
-from thresher.models.factory import create_model
-
-_IMAGES, _SIDE, _CLASSES = 128, 32, 10
+_SIDE = 1024
+_VALUES = 2**22
+_TIMES = 4
 
 
 class Pace:
-    """Forward and backward of a small network, always the same, in one thread on the CPU."""
+    """Products of matrices and sums of long vectors, always the same, in one thread on the CPU.
+
+    All in memory of its own: a network's step would take as long as its process's earlier work
+    lets it, by a sixth longer where that has left no large blocks of memory.
+    """
 
     def __init__(self) -> None:
-        self._network = create_model("small_cnn", _CLASSES).to(memory_format=torch.channels_last)
-        self._images = torch.randn(_IMAGES, 3, _SIDE, _SIDE)
-        self._labels = torch.arange(_IMAGES) % _CLASSES
-        self()  # allocates, and chooses kernels
+        self._matrices = [torch.ones(_SIDE, _SIDE) for _ in range(3)]
+        self._vectors = [torch.ones(_VALUES) for _ in range(3)]
+        self()  # chooses kernels
 
     def __call__(self) -> float:
         """Seconds that it took."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         start = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = self._network(self._images)
-        loss = F.cross_entropy(logits.float(), self._labels)
-        torch.autograd.backward(loss)
+        for _ in range(_TIMES):
+            torch.mm(*self._matrices[:2], out=self._matrices[2])
+            torch.add(*self._vectors[:2], out=self._vectors[2])
         seconds = time.perf_counter() - start
         torch.set_num_threads(threads)
         return seconds
