@@ -11,6 +11,8 @@ Thresher's own method on each, and with one of the two on each (--placement apar
 "exposed" is what an exchange adds to a step: the time of a step less that of one in which ranks
 exchange nothing but four flags, so that they still go in step. "waiting" is what going in step
 adds to a step of ranks that exchange nothing at all: each step takes as long as the slowest rank.
+"emulation" is what of the step the cores spent on carrying packets between the hosts, which real
+hosts leave to their network; it is part of "exposed".
 Prints a table and a last line of JSON; --out writes every record, as plan_check.py takes them.
 """
 
@@ -67,6 +69,8 @@ def measure(case: Case, rounds: int, net: hosts.Network | None) -> dict[str, Any
             "--out", str(out),
             "--interface", "lo" if net is None else "eth0",
         ]  # fmt: skip
+        if net is not None and net.relay is not None:
+            words += ["--relay", str(net.relay)]
         if net is None:
             torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
             command = [sys.executable, *torchrun, str(case.processes), *words]
@@ -83,9 +87,10 @@ def measure(case: Case, rounds: int, net: hosts.Network | None) -> dict[str, Any
 
 def record(case: Case, found: dict[str, Any]) -> dict[str, Any]:
     """A case's figures; images are counted once, however many networks see them."""
-    ours = found["ours"]
+    sides = found["sides"]
+    ours = sides["ours"]
     holders = case.processes // (2 if case.placement == "apart" else 1)
-    in_step, alone = found.get("ours, in step", ours), found.get("ours, alone", ours)
+    in_step, alone = sides.get("ours, in step", ours), sides.get("ours, alone", ours)
     figures = {
         "processes": case.processes,
         "placement": case.placement,
@@ -96,21 +101,23 @@ def record(case: Case, found: dict[str, Any]) -> dict[str, Any]:
         "batch_per_process": case.batch,
         "images_per_second": case.batch * holders / ours["seconds_per_step"],
         "seconds_per_step": ours["seconds_per_step"],
-        "spread": ours["spread"],
+        "spread": [min(ours["all"]), max(ours["all"])],
+        "pace_seconds": found["pace_seconds"],
         "exposed_seconds": max(0.0, ours["seconds_per_step"] - in_step["seconds_per_step"]),
         "waiting_seconds": max(0.0, in_step["seconds_per_step"] - alone["seconds_per_step"]),
+        "emulation_seconds": ours["carrying_per_step"] / (os.cpu_count() or 1),
         # The loopback interface carries what all processes of this machine send.
         "bytes_per_step": ours["bytes_per_step"] / (case.processes if case.link == "lo" else 1),
         "n": len(ours["all"]),
     }
-    if "plain" in found:
+    if "plain" in sides:
         figures["plain_images_per_second"] = (
-            case.batch * holders / found["plain"]["seconds_per_step"]
+            case.batch * holders / sides["plain"]["seconds_per_step"]
         )
-        figures["plain_bytes_per_step"] = found["plain"]["bytes_per_step"] / (
+        figures["plain_bytes_per_step"] = sides["plain"]["bytes_per_step"] / (
             case.processes if case.link == "lo" else 1
         )
-        pairs = zip(ours["all"], found["plain"]["all"], strict=True)
+        pairs = zip(ours["all"], sides["plain"]["all"], strict=True)
         ratios = sorted(a / b for a, b in pairs)
         figures["time_over_plain"] = ratios[len(ratios) // 2]
         figures["time_over_plain_spread"] = [ratios[0], ratios[-1]]
@@ -139,8 +146,8 @@ def cases_between_hosts() -> list[Case]:
 def show(records: list[dict[str, Any]], console: Console) -> None:
     table = Table(title=f"{os.cpu_count()} cores, a thread per process; medians of n blocks")
     for name in ("link", "network", "method", "placement", "mode", "processes", "batch each",
-                 "images/s", "plain DDP", "time / plain", "waiting", "exposed", "KB sent a step",
-                 "n"):  # fmt: skip
+                 "images/s", "plain DDP", "time / plain", "waiting", "exposed", "emulation",
+                 "KB sent a step", "n"):  # fmt: skip
         table.add_column(name, justify="left" if name in ("link", "network", "method") else "right")
     for r in records:
         low, high = r.get("time_over_plain_spread", (0, 0))
@@ -151,6 +158,7 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
             f"{r['time_over_plain']:.3f} ({low:.2f}-{high:.2f})" if "time_over_plain" in r else "",
             f"{r['waiting_seconds'] / r['seconds_per_step']:.0%}",
             f"{r['exposed_seconds'] / r['seconds_per_step']:.0%}",
+            f"{r['emulation_seconds'] / r['seconds_per_step']:.0%}",
             f"{r['bytes_per_step'] / 1e3:,.0f}", str(r["n"]),
         )  # fmt: skip
     console.print(table)
@@ -175,6 +183,8 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     if all(between):
         shares = [r["exposed_seconds"] / r["seconds_per_step"] for r in between]
         out["exposed_share_1gbit"] = dict(zip(names, shares, strict=True))
+        emulation = [r["emulation_seconds"] / r["seconds_per_step"] for r in between]
+        out["emulation_share_1gbit"] = dict(zip(names, emulation, strict=True))
         both = [
             one(n, "1 Gbit/s, 1 ms", method="mct", placement=p)
             for n in (2, 4)

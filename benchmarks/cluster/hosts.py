@@ -72,12 +72,14 @@ class Network:
         mbit: rate of each host, each way.
         delay_ms: added to each packet one way; 0 if this machine cannot.
         by: what shapes the traffic.
+        relay: the process that carries the packets, if one does.
     """
 
     hosts: tuple[Host, ...]
     mbit: float
     delay_ms: float
     by: Literal["netem", "relay", "tbf"]
+    relay: int | None = None
 
 
 def why_not() -> str | None:
@@ -110,11 +112,12 @@ def network(num_hosts: int, mbit: float = 1000.0, round_trip_ms: float = 1.0) ->
             _out("ip", "netns", "add", name)
             stack.callback(_remove, name)
             _out("ip", "-n", name, "link", "set", "lo", "up")
+        carrier = None
         if _has_netem(switch):
             _join_by_bridge(switch, names, mbit, round_trip_ms / 2)
             by: Literal["netem", "relay", "tbf"] = "netem"
         elif Path("/dev/net/tun").exists():
-            _join_by_relay(stack, names, mbit, round_trip_ms / 2)
+            carrier = _join_by_relay(stack, names, mbit, round_trip_ms / 2)
             by = "relay"
         else:
             _join_by_bridge(switch, names, mbit, None)
@@ -122,10 +125,11 @@ def network(num_hosts: int, mbit: float = 1000.0, round_trip_ms: float = 1.0) ->
         for host in members:
             _out("ip", "-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
             _out("ip", "-n", host.namespace, "link", "set", "eth0", "up")
-        yield Network(members, mbit, 0.0 if by == "tbf" else round_trip_ms / 2, by)
+        yield Network(members, mbit, 0.0 if by == "tbf" else round_trip_ms / 2, by, carrier)
 
 
-def _join_by_relay(stack: ExitStack, names: list[str], mbit: float, delay_ms: float) -> None:
+def _join_by_relay(stack: ExitStack, names: list[str], mbit: float, delay_ms: float) -> int:
+    """The number of the process that carries the packets."""
     words = [sys.executable, relay.__file__, "--mbit", str(mbit), "--delay-ms", str(delay_ms)]
     process = subprocess.Popen(
         [*words, *names], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -138,6 +142,7 @@ def _join_by_relay(stack: ExitStack, names: list[str], mbit: float, delay_ms: fl
         raise RuntimeError("The relay between the hosts did not start; its message is above.")
     for name in names:
         _out("ip", "-n", name, "link", "set", "eth0", "mtu", str(relay.MTU))
+    return process.pid
 
 
 def _join_by_bridge(switch: str, names: list[str], mbit: float, delay_ms: float | None) -> None:

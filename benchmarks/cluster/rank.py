@@ -2,7 +2,9 @@
 
 Started by torchrun, once per process. Both sides train the same network by cross-entropy (or, with
 --method mct, both networks of Thresher's own method) on the same made batches, in blocks taken in
-turn, with and without the exchange between processes. Rank 0 writes what it measured as JSON.
+turn, with and without the exchange between processes. Before each block rank 0 does a fixed piece
+of work while the others sleep, which tells the machine's speed in these minutes, see ``Pace``. Rank
+0 writes what it measured as JSON.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from thresher.bench.pace import Pace
 from thresher.config import TrainConfig
 from thresher.dist.runtime import Runtime
 from thresher.ledger.ledger import Ledger
@@ -112,9 +116,15 @@ def ours(
             result = method.step(team.networks, whole, ledger.rows(positions), progress)
             meter.add(result, valid)
             broken = not meter.is_finite()
-            told = exchange != "nothing"
-            pending = flags.start(0, save=False, broken=broken) if told else None
-            team.backward(result, last=exchange == "all")
+            raised = flags.raised(number, save=False, broken=broken)
+            pending = None
+            if exchange == "all":
+                pending = team.backward(result, raised)
+            else:
+                if exchange == "flags":
+                    assert raised is not None
+                    pending = runtime.start_flags(raised)
+                team.add_part(result)
         ledger.update(positions, valid, result.records)
         flags.read(pending)
         if exchange == "all":
@@ -173,25 +183,55 @@ def plain(runtime: Runtime, made: Made, model: str) -> Callable[[int, Exchange],
     return step
 
 
+@dataclass
+class Block:
+    """What one block of a side came to.
+
+    Attributes:
+        seconds: of the clock.
+        sent: bytes by the interface.
+        carrying: seconds that a processor worked on the emulated link.
+    """
+
+    seconds: float
+    sent: float
+    carrying: float
+
+
 def blocks(
-    sides: dict[str, Callable[[], None]], rounds: int, sent: Callable[[], int]
-) -> dict[str, tuple[list[float], list[float]]]:
-    """Seconds and bytes sent of each side's block, taken in turn, in changing order."""
-    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in sides}
+    sides: dict[str, Callable[[], None]],
+    rounds: int,
+    counters: Callable[[], tuple[float, float]],
+    before_each: Callable[[], None],
+) -> dict[str, list[Block]]:
+    """Each side's blocks, taken in turn, in changing order."""
+    found: dict[str, list[Block]] = {name: [] for name in sides}
     for turn in range(rounds):
         names = list(sides)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            before_each()
             dist.barrier() if dist.is_initialized() else None
-            before, started = sent(), time.perf_counter()
+            before, started = counters(), time.perf_counter()
             sides[name]()
-            found[name][0].append(time.perf_counter() - started)
-            found[name][1].append(sent() - before)
+            seconds = time.perf_counter() - started
+            sent, carrying = (b - a for a, b in zip(before, counters(), strict=True))
+            found[name].append(Block(seconds, sent, carrying))
     return found
 
 
-def counter(interface: str) -> Callable[[], int]:
+def counters(interface: str, relay: int | None) -> Callable[[], tuple[float, float]]:
+    """(bytes sent, seconds that the relay's process has worked) so far."""
     path = Path(f"/sys/class/net/{interface}/statistics/tx_bytes")
-    return lambda: int(path.read_text())
+
+    def read() -> tuple[float, float]:
+        worked = 0.0
+        if relay is not None:
+            # Behind the name in parentheses, from the third field on: proc(5).
+            fields = Path(f"/proc/{relay}/stat").read_text().rpartition(")")[2].split()
+            worked = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return int(path.read_text()), worked
+
+    return read
 
 
 def numbers() -> Iterator[int]:
@@ -210,7 +250,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=12, help="of one block")
     parser.add_argument("--interface", default="lo")
-    parser.add_argument("--compress", default="none")
+    parser.add_argument("--relay", type=int, help="process that carries packets between hosts")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -235,17 +275,24 @@ def main() -> None:
         sides["ours, alone"] = block(our_step, "nothing")
     for side in sides.values():
         side()
-    found = blocks(sides, given.rounds, counter(given.interface))
+    pace, paces = Pace(), []
+
+    def measure_pace() -> None:
+        if runtime.is_first:
+            paces.append(pace())
+
+    found = blocks(sides, given.rounds, counters(given.interface, given.relay), measure_pace)
     if runtime.is_first:
-        result = {
+        sides_found = {
             name: {
-                "seconds_per_step": statistics.median(seconds) / given.steps,
-                "spread": [min(seconds) / given.steps, max(seconds) / given.steps],
-                "all": [value / given.steps for value in seconds],
-                "bytes_per_step": statistics.median(sent) / given.steps,
+                "seconds_per_step": statistics.median(b.seconds for b in side) / given.steps,
+                "all": [b.seconds / given.steps for b in side],
+                "bytes_per_step": statistics.median(b.sent for b in side) / given.steps,
+                "carrying_per_step": statistics.mean(b.carrying for b in side) / given.steps,
             }
-            for name, (seconds, sent) in found.items()
+            for name, side in found.items()
         }
+        result = {"pace_seconds": statistics.median(paces), "sides": sides_found}
         given.out.write_text(json.dumps(result))
     close()
     runtime.close()

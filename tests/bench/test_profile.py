@@ -98,6 +98,7 @@ def test_command_measures_and_plan_takes_it(
     assert found.backward(4) > 0
     assert [images for images, _ in found.forward.points] == [1, 2, 4]
     # Some ten microseconds on an idle machine, a few hundred on a full one.
+    assert found.pace_seconds > 0
     assert 0 < found.message_seconds <= found.crowded_message_seconds < 0.1
     assert main(["plan", "--profile", str(out), "--nodes", "1..8"]) == 0
     assert "bottleneck" in capsys.readouterr().out

@@ -273,6 +273,7 @@ def test_batches_of_an_evaluation_do_not_shift_the_blame() -> None:
 def test_large_jobs_look_at_the_clock_as_often() -> None:
     class Many:
         world_size = 1024
+        flags_can_ride = False
 
     flags = Flags(Many(), StopRequest())  # type: ignore[arg-type]
     looks = [step for step in range(1000) if flags.looks_at_the_clock(step)]

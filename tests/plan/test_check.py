@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def test_document_quotes_what_the_script_finds() -> None:
 
 
 def test_own_runs_are_compared_and_drawn(profile: Profile, tmp_path: Path) -> None:
+    profile = dataclasses.replace(profile, pace_seconds=0.1)
     profile.save(tmp_path / "profile.json")
     (tmp_path / "wire.yaml").write_text("levels: [{name: all, latency: 0, bandwidth: 1e12}]")
     records = [
@@ -47,6 +49,8 @@ def test_own_runs_are_compared_and_drawn(profile: Profile, tmp_path: Path) -> No
     ]  # fmt: skip
     # With one network on each, both processes serve all twenty images.
     records.append({**records[1], "placement": "apart", "batch_per_process": 20})
+    # The machine was half as fast as when it was profiled.
+    records.append({**records[0], "images_per_second": 12.5, "pace_seconds": 0.2})
     (tmp_path / "scaling.json").write_text(json.dumps(records))
     found = check(
         "--measured", tmp_path / "scaling.json", "--profile", tmp_path / "profile.json",
@@ -59,8 +63,10 @@ def test_own_runs_are_compared_and_drawn(profile: Profile, tmp_path: Path) -> No
     assert rows[0]["error"] == 0.0811
     # Both share out 20 images per step; apart saves half of the update's 0.05 s, and its twice as
     # many images take 0.01 s more of augmentation.
-    together, apart = (20 / row["predicted_images_per_second"] for row in rows[1:])
+    together, apart = (20 / row["predicted_images_per_second"] for row in rows[1:3])
     assert together - apart == pytest.approx(0.025 - 0.01, abs=1e-3)
+    assert rows[3]["predicted_images_per_second"] == 13.51
+    assert (rows[3]["error"], rows[3]["error_as_profiled"]) == (0.0811, 1.1622)
     kept = json.loads((tmp_path / "out" / "scaling.json").read_text())
     assert kept["worst_measured_error"] >= 0.0811
     svg = (tmp_path / "out" / "scaling.svg").read_text()

@@ -17,7 +17,6 @@ from thresher.bench.work import Work
 from thresher.loader.feed import Feed
 from thresher.loader.transfer import Sent
 from thresher.train.loop import Listener, Loop
-from thresher.train.team import Team
 from thresher.types import Batch, Progress
 
 
@@ -80,7 +79,7 @@ def time_loop(
     except _Enough:
         finish(device)
     seconds = time.perf_counter() - started
-    exposed = loop.team.gradient_wait_seconds * steps / (skip + steps)
+    exposed = loop.team.exchange_wait_seconds * steps / (skip + steps)
     parts.add("exchange", exposed)
     parts.add("backward", -exposed)
     return Timed(steps, seconds, parts.seconds() if by_part else {})
@@ -115,22 +114,8 @@ class _Loop(Loop):
     def _begin_round(self, index: int) -> None:
         super()._begin_round(index)
         if self._parts is not None:
-            self._parts.wrap(self.team, "backward", "backward")
-            self.team.step = _apart(self.team, self._parts)  # type: ignore[method-assign, assignment]
-
-
-def _apart(team: Team, parts: Parts) -> Callable[[float], None]:
-    """The team's step; its wait for other ranks is counted apart."""
-    step = parts.timed("optimizer + average", team.step)
-
-    def call(lr: float) -> None:
-        before = team.sum_wait_seconds
-        step(lr)
-        waited = team.sum_wait_seconds - before
-        parts.add("exchange", waited)
-        parts.add("optimizer + average", -waited)
-
-    return call
+            self._parts.wrap(self.team, "backward", "add_part", "backward")
+            self._parts.wrap(self.team, "optimizer + average", "step")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ class Net:
     Attributes:
         network: for a method.
         logits: numbers that the network gave out, forward passes of student and teacher alike.
+        passes: number of those passes.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Net:
         self.optimizer = create_optimizer_v2(module, opt=optimizer, lr=1e-3, weight_decay=1e-4)
         self.network = Network(student=self._student, teacher=self._teacher)
         self.logits = 0
+        self.passes = 0
         self._device = device
         self._precision = precision
 
@@ -118,15 +120,19 @@ class Net:
     def _student(self, images: Tensor) -> Tensor:
         with self._autocast():
             logits: Tensor = self.module(images)
-        self.logits += logits.numel()
+        self._count(logits)
         return logits.float()
 
     @torch.no_grad()
     def _teacher(self, images: Tensor) -> Tensor:
         with self._autocast():
             logits: Tensor = self.average(images)
-        self.logits += logits.numel()
+        self._count(logits)
         return logits.float()
+
+    def _count(self, logits: Tensor) -> None:
+        self.logits += logits.numel()
+        self.passes += 1
 
 
 def _floats(module: nn.Module) -> list[Tensor]:

@@ -11,6 +11,7 @@ import torch
 from thresher.bench.clock import Clock
 from thresher.bench.images import measure
 from thresher.bench.messages import processor_seconds
+from thresher.bench.pace import Pace
 from thresher.bench.step import PHASES, PIECES, Setting, Step
 from thresher.plan.line import Line
 from thresher.plan.profile import Profile
@@ -32,6 +33,8 @@ def measure_profile(
     each at ``PHASES`` points of a run; medians over ``repeats`` are averaged over the points. The
     three are kept beside the line through them: a step is bent by its fixed cost and by caches.
     Pieces are timed with waits between them, then scaled to add up to whole steps timed without.
+    On a CPU the sizes are brought to one pace, see ``Pace``: a machine that others use, too, may be
+    faster for one of them than for the next, which would bend what is read between.
 
     Args:
         setting: what to measure.
@@ -47,24 +50,32 @@ def measure_profile(
     rates = measure(data, setting.image_size, setting.small)
     step = Step(setting)
     sizes = sorted({max(1, batch // 4), max(1, batch // 2), batch})
+    pace = Pace()
+    paces: list[float] = []
     pieces: list[dict[str, float]] = []
     saved: list[float] = []
     variation = 0.0
     for size in sizes:
         report(f"steps of {size} images")
         step.resize(size)
-        found, variation = _time_pieces(step, repeats)
+        found, variation, own_pace = _time_pieces(step, repeats, pace)
         pieces.append(found)
+        paces.append(own_pace)
         saved.append(float(step.saved_bytes(PHASES - 1)))
     report("order of the gradients")
     ready = ready_schedule([step.gradients_over_time(0) for _ in range(max(3, repeats))])
     for net in step.nets:
-        net.logits = 0
+        net.logits = net.passes = 0
     for phase in range(PHASES):
         step.run(phase, Clock(setting.device))
     # What a network says is sent in the precision that it is computed in.
     width = 4 if setting.precision is None else 2
-    peer_bytes = width * step.nets[0].logits / (PHASES * batch) if len(step.nets) == 2 else 0.0
+    two = len(step.nets) == 2
+    peer_bytes = width * step.nets[0].logits / (PHASES * batch) if two else 0.0
+    usual_pace = statistics.median(paces)
+    if setting.device.type == "cpu":
+        for found, own_pace in zip(pieces, paces, strict=True):
+            found.update({name: took * usual_pace / own_pace for name, took in found.items()})
     lines: dict[str, Line] = {}
     for name in PIECES:
         points = tuple((float(s), p[name]) for s, p in zip(sizes, pieces, strict=True))
@@ -99,9 +110,11 @@ def measure_profile(
         ledger_bytes=step.ledger_bytes,
         cache_bytes=rates.cache_bytes,
         peer_bytes=peer_bytes,
+        peer_messages=step.nets[0].passes / PHASES if two else 0.0,
         variation=variation,
         message_seconds=free,
         crowded_message_seconds=crowded,
+        pace_seconds=usual_pace,
         source=f"thresher bench profile: {repeats} x {PHASES} steps at {sizes} images of"
         f" {setting.image_size} pixels, {setting.num_classes} classes, {_precision(setting)},"
         f" PyTorch {torch.__version__}; decoding of {rates.words}; messages between processes"
@@ -109,17 +122,20 @@ def measure_profile(
     )
 
 
-def _time_pieces(step: Step, repeats: int) -> tuple[dict[str, float], float]:
-    """Seconds of each piece of a mean step, and the variation of whole steps."""
+def _time_pieces(
+    step: Step, repeats: int, pace: Callable[[], float]
+) -> tuple[dict[str, float], float, float]:
+    """Seconds of each piece of a mean step, the variation of whole steps, and the pace."""
     device = step.setting.device
     # The first steps allocate, choose kernels and make the optimizer's state.
     for phase in (0, PHASES - 1):
         step.run(phase, Clock(device))
     parts: dict[str, float] = dict.fromkeys(PIECES, 0.0)
-    whole, spreads = 0.0, []
+    whole, spreads, paces = 0.0, [], []
     for phase in range(PHASES):
         apart, totals = [], []
         for _ in range(repeats):
+            paces.append(pace())
             clock = Clock(device)
             step.run(phase, clock)
             apart.append(clock.seconds)
@@ -132,8 +148,10 @@ def _time_pieces(step: Step, repeats: int) -> tuple[dict[str, float], float]:
         if repeats > 1:
             spreads.append(statistics.stdev(totals) / statistics.mean(totals))
     scale = whole / sum(parts.values())
-    return {name: value * scale for name, value in parts.items()}, (
-        statistics.median(spreads) if spreads else 0.0
+    return (
+        {name: value * scale for name, value in parts.items()},
+        statistics.median(spreads) if spreads else 0.0,
+        statistics.median(paces),
     )
 
 

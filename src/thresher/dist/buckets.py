@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
-_BUCKETS = 6
-_SMALLEST = 0.5
+_BUCKETS = 12
+_SMALLEST = 1.0
 _LARGEST = 25.0
 """MiB. Less is mostly latency; more is PyTorch's own choice for large networks."""
 

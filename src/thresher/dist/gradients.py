@@ -1,7 +1,8 @@
 """Gradients averaged over the ranks while backward still runs.
 
 All networks of a rank are members of one ``DistributedDataParallel``, so that their gradients
-travel as one stream of buckets.
+travel as one stream of buckets. What else the ranks add up in a step rides in the first of them: on
+crowded cores a message of four numbers costs as much as one of a hundred thousand.
 """
 
 from __future__ import annotations
@@ -33,11 +34,18 @@ _NO_BUFFERS: dict[str, Any] = (
 
 
 class _Members(nn.Module):
-    """Several networks as one module."""
+    """Several networks as one module, with one more parameter.
 
-    def __init__(self, networks: Mapping[int, nn.Module]) -> None:
+    Its gradient is what rides with theirs. No optimizer and no checkpoint knows of it.
+    """
+
+    def __init__(self, networks: Mapping[int, nn.Module], num_riders: int) -> None:
         super().__init__()
         self.members = nn.ModuleDict({str(index): net for index, net in networks.items()})
+        # The last member, so that PyTorch counts the parameters before it as if there were none.
+        first = next(self.members.parameters())
+        seats = [nn.Parameter(first.new_zeros(num_riders, dtype=torch.float32))]
+        self.riders = nn.ParameterList(seats if num_riders else [])
 
     def forward(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return network(images)
@@ -50,6 +58,7 @@ class Exchange:
         networks: that this rank holds, by index.
         group: ranks that hold the same ones.
         compression: ``bf16`` halves what travels, at the cost of rounding each rank's gradients.
+        num_riders: numbers that are summed up over the ranks in each step, besides.
         idle: names of each network's parameters that never get a gradient; they do not travel.
     """
 
@@ -58,14 +67,19 @@ class Exchange:
         networks: Mapping[int, nn.Module],
         group: Group,
         compression: Compression,
+        num_riders: int,
         idle: Collection[str] = (),
     ) -> None:
         self._networks = networks
+        self._group = group
         self._ddp: DistributedDataParallel | None = None
         if group.size == 1:
             return
-        members = _Members(networks)
-        trained = {name: p for name, p in members.named_parameters() if p.requires_grad}
+        # Sums must not be rounded to bf16, so there they travel by themselves.
+        members = _Members(networks, 0 if compression == "bf16" else num_riders)
+        self._riders = members.riders
+        named = members.members.named_parameters("members")
+        trained = {name: p for name, p in named if p.requires_grad}
         unused = {f"members.{index}.{name}" for index in networks for name in idle}
         self._travelling = {name: p for name, p in trained.items() if name not in unused}
         self._staying = {name: p for name, p in trained.items() if name in unused}
@@ -84,7 +98,7 @@ class Exchange:
         )
         if compression == "bf16":
             self._ddp.register_comm_hook(group.handle, bf16_compress_hook)
-        self._fix_buckets(self._ddp)
+        self._fix_buckets(self._ddp, first.new_zeros(num_riders, dtype=torch.float32))
 
     def forward(self, index: int, images: Tensor) -> Tensor:
         """What a network says of images, with gradients.
@@ -101,6 +115,28 @@ class Exchange:
     def keep_to_myself(self) -> AbstractContextManager[None]:
         """Inside, forward and backward add to the gradients without an exchange."""
         return contextlib.nullcontext() if self._ddp is None else self._ddp.no_sync()
+
+    def backward(self, losses: Sequence[Tensor], riders: Tensor) -> Tensor:
+        """Add the gradients of losses, averaged over several ranks, and sum up a few numbers.
+
+        Args:
+            losses: of all networks, since their gradients travel together.
+            riders: float32[num_riders] on the networks' device.
+
+        Returns:
+            The riders' sum over the group's ranks.
+        """
+        if not self._riders:
+            pending = self._group.start_sum(riders)
+            torch.autograd.backward(losses)
+            return pending.wait()
+        (seats,) = self._riders
+        # What is given instead of computed is there first, so it takes the first bucket.
+        torch.autograd.backward([seats, *losses], [riders, *[None] * len(losses)])
+        assert seats.grad is not None
+        total: Tensor = seats.grad * self._group.size  # PyTorch takes means
+        seats.grad = None
+        return total
 
     @property
     def exposed_seconds(self) -> float:
@@ -120,7 +156,7 @@ class Exchange:
         """Whether all losses must go backward together, since their gradients travel together."""
         return self._ddp is not None
 
-    def _fix_buckets(self, ddp: DistributedDataParallel) -> None:
+    def _fix_buckets(self, ddp: DistributedDataParallel, riders: Tensor) -> None:
         """Have the buckets be in the first step what they are in all others.
 
         PyTorch puts all into one, and forms the buckets by the order in which the gradients of the
@@ -132,7 +168,7 @@ class Exchange:
             # Those of the last layers come first, as in a real step.
             return torch.stack([p.sum().float() for p in self._travelling.values()]).sum()
 
-        ddp(one_of_each, torch.empty(0)).backward()
+        self.backward([ddp(one_of_each, torch.empty(0))], riders)
         for parameter in self._travelling.values():
             parameter.grad = None
 

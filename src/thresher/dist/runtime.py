@@ -126,9 +126,11 @@ class Runtime:
         context: AbstractContextManager[None] = self._fabric.autocast()
         return context
 
-    def exchange(self, networks: Mapping[int, nn.Module], compression: Compression) -> Exchange:
+    def exchange(
+        self, networks: Mapping[int, nn.Module], compression: Compression, num_riders: int
+    ) -> Exchange:
         """The way to averaged gradients for the networks that this rank holds."""
-        return Exchange(networks, self.group, compression, self._idle)
+        return Exchange(networks, self.group, compression, num_riders, self._idle)
 
     def leave_out_idle(self, network: nn.Module, images: Tensor) -> None:
         """Find out which parameters never get a gradient; they take no part in any exchange.
@@ -161,6 +163,11 @@ class Runtime:
         """Sum over the samples of all ranks, the same result on each."""
         self.tick()
         return self.group.sum(values)
+
+    @property
+    def flags_can_ride(self) -> bool:
+        """Whether gradients travel between all ranks, by way of the hosts, as flags do."""
+        return self.world_size > 1 and self.twin is None and self.device.type == "cpu"
 
     def start_flags(self, values: list[float]) -> Pending:
         """Begin to sum a few small numbers over really all ranks, on the host."""

@@ -10,8 +10,8 @@ from thresher.plan.link import Link
 from thresher.plan.overlap import exchange_queue, exposed, ready_stream, usual_bucket
 from thresher.plan.profile import Profile
 
-SCALAR_BYTES = 16.0
-"""What is summed in every step before the backward: the weights of one or two networks."""
+FLAG_BYTES = 16.0
+"""Of the question whether to stop or save."""
 _LONGEST = 16
 """Steps between two questions at most, see ``train/flags.py``."""
 
@@ -62,9 +62,9 @@ def exchange(
     algorithm: str,
     bucket_bytes: float | None,
     overlap: bool,
-    processes: int,
+    everyone: Ranks | None = None,
 ) -> Exchange:
-    """The exchange of one step's gradients and of the small sums before them.
+    """The exchange of one step's gradients, in whose first bucket the small sums ride.
 
     Args:
         profile: measured.
@@ -75,44 +75,46 @@ def exchange(
         algorithm: see ``collectives``; on processors, auto is gloo's ring.
         bucket_bytes: of gradients that are sent at once; None for as many as training sends.
         overlap: whether buckets are sent while the backward runs.
-        processes: of the whole job, who ask each other whether to stop.
+        everyone: all ranks of the job, who ask each other whether to stop; None if they are those
+            that hold the same networks.
     """
-    if processes <= 1:
+    everyone = everyone or ranks
+    if everyone.all <= 1:
         return Exchange(0.0, 0.0, 0.0, 0.0)
     on_processors = not profile.decodes_beside
     if algorithm == "auto" and on_processors:
         algorithm = "ring"
-    each = profile.message_seconds
-    if ranks.slower > 1:
-        # A profile of an earlier version knows neither; one figure stands for a missing other.
-        each = profile.crowded_message_seconds or each
-    waking = each * messages(link, ranks.nodes, ranks.per_node, algorithm)
-    sent = 2 * (ranks.all - 1) / ranks.all
+    each = profile.waking_seconds(crowded=ranks.slower > 1)
 
-    def work(size: float) -> float:
-        return (waking + sent * size * link.host_seconds_per_byte) * ranks.slower
+    def work(size: float, among: Ranks = ranks) -> float:
+        waking = each * messages(link, among.nodes, among.per_node, algorithm)
+        sent = 2 * (among.all - 1) / among.all
+        return (waking + sent * size * link.host_seconds_per_byte) * among.slower
 
-    def seconds(size: float, way: str = algorithm) -> float:
+    def seconds(size: float, among: Ranks = ranks) -> float:
         # The wire may wait for the processors, but is never quicker than they are.
-        return max(all_reduce(size, link, ranks.nodes, ranks.per_node, way), work(size))
+        wire = all_reduce(size, link, among.nodes, among.per_node, algorithm)
+        return max(wire, work(size, among))
 
-    # Before the backward the networks' weights are summed; processors also carry the flags, which
-    # an accelerator's host sends beside the step. MPI and NCCL choose the way for a few bytes.
-    sums = 1 + (1 / flags_every(processes) if on_processors else 0.0)
-    few = seconds(SCALAR_BYTES, algorithm if on_processors else "auto")
+    # Flags ride with the gradients where these travel between all ranks. Else they go first: on
+    # processors within the step; an accelerator's host sends them beside it.
+    asking = 1 / flags_every(everyone.all) if on_processors and everyone != ranks else 0.0
+    flags = asking * seconds(FLAG_BYTES, everyone) if asking else 0.0
     length = backward / networks
     starts = [(index * length, length) for index in range(networks)]
     stream = ready_stream(profile.ready, profile.gradient_bytes, starts)
     gradients = networks * profile.gradient_bytes
     size = (bucket_bytes or usual_bucket(gradients)) if overlap else math.inf
-    queue = [(0.0, sums * few), *exchange_queue(stream, size, seconds)]
+    queue = [(0.0, flags), *exchange_queue(stream, size, seconds)]
     whole = sum(took for _, took in queue)
     late = exposed(queue, backward) if overlap else whole
     hidden = 1 - min(1.0, late / whole) if whole > 0 else 0.0
     # Work adds up however it is cut into buckets, but each of them wakes the ranks up.
     buckets = len(queue) - 1
-    total = sums * work(SCALAR_BYTES) + work(gradients) + (buckets - 1) * work(0.0)
-    latency = sums * few + buckets * seconds(0.0)
+    total = work(gradients) + (buckets - 1) * work(0.0)
+    if asking:
+        total += asking * work(FLAG_BYTES, everyone)
+    latency = flags + buckets * seconds(0.0)
     return Exchange(whole, late, latency, hidden * total if on_processors else 0.0)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-_BUCKETS = 6
-_SMALLEST = 0.5 * 2.0**20
+_BUCKETS = 12
+_SMALLEST = 1.0 * 2.0**20
 _LARGEST = 25 * 2.0**20
 
 

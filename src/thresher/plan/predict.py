@@ -229,12 +229,11 @@ def _pieces(
     update = half * profile.update(served) * slower
     around = (profile.augment(served) + profile.ledger(served)) * slower
 
-    # Each half of the networks lies on half of the nodes, or on half of the only one.
-    holders = Ranks(
-        math.ceil(nodes / 2) if apart else nodes,
-        per_node // 2 if apart and nodes == 1 else per_node,
-        slower,
-    )
+    everyone = holders = Ranks(nodes, per_node, slower)
+    if apart:
+        # Each half of the networks lies on half of the nodes, or on half of the only one.
+        half_node = per_node // 2 if nodes == 1 else per_node
+        holders = Ranks(math.ceil(nodes / 2), half_node, slower)
     sent = exchange(
         profile, link, holders,
         networks=1 if apart else profile.networks,
@@ -242,13 +241,17 @@ def _pieces(
         algorithm=job.algorithm,
         bucket_bytes=job.bucket_bytes,
         overlap=job.overlap,
-        processes=processes,
+        everyone=everyone,
     )  # fmt: skip
     compute = forward + backward + update + around + sent.work
     late = sent.exposed
+    meetings = 0.0
     if apart:
         # Each half must know what the other thinks of the batch before it can weigh its labels.
+        meetings = profile.peer_messages
         late += message(profile.peer_bytes * served, link, nodes, per_node)
+        late += (meetings - 1) * message(0.0, link, nodes, per_node)
+        late += meetings * profile.waking_seconds(crowded=slower > 1) * slower
 
     if profile.decodes_beside:
         decode = served / _decode_rate(profile, job, job.decode_cores)
@@ -258,7 +261,9 @@ def _pieces(
     if job.storage is not None and not job.cached:
         read = served * processes * profile.image_bytes / job.storage
     variation = profile.variation if job.variation is None else job.variation
-    straggling = slowest(processes) * variation * compute
+    # Who meets more than once in a step waits for the slower one of each piece of it. Of n pieces
+    # that vary independently, each varies 1 / sqrt(n) times as much as the step.
+    straggling = slowest(processes) * variation * compute * math.sqrt(1 + meetings)
     busy = compute + late + straggling
     # Batches are made ahead: beside an accelerator the slower side sets the pace; on shared cores
     # decoding adds to the step. Reading always runs beside.

@@ -47,12 +47,15 @@ class Profile:
         ledger_bytes: per sample that the process owns.
         cache_bytes: per image kept decoded.
         peer_bytes: per sample that two networks apart would tell each other.
+        peer_messages: of them in a step.
         variation: standard deviation of a step's time over its mean; 0 if not measured.
         message_seconds: of a processor, for each message of an exchange however short: a process
             wakes up for it, copies and goes back to sleep; 0 if not measured, or if an accelerator
             computes.
         crowded_message_seconds: the same where more processes than cores take turns on them; 0 if
             not measured.
+        pace_seconds: of ``bench/pace.py``'s fixed piece of work in the same minutes; 0 if not
+            measured.
         source: where the figures come from.
     """
 
@@ -80,13 +83,20 @@ class Profile:
     ledger_bytes: float
     cache_bytes: float
     peer_bytes: float = 0.0
+    peer_messages: float = 1.0
     variation: float = 0.0
     message_seconds: float = 0.0
     crowded_message_seconds: float = 0.0
+    pace_seconds: float = 0.0
     source: str = ""
 
     def __post_init__(self) -> None:
         _check(self)
+
+    def waking_seconds(self, *, crowded: bool) -> float:
+        """Of a processor for each message, where processes take turns on cores or do not."""
+        # A profile of an earlier version knows neither; one figure stands for a missing other.
+        return (crowded and self.crowded_message_seconds) or self.message_seconds
 
     def save(self, path: Path) -> None:
         """Write as JSON."""

@@ -11,6 +11,8 @@ from thresher.train.interrupt import StopRequest
 
 CLOCK_EVERY = 50
 """Steps between two looks at the clock and, on a GPU, at the losses' finiteness."""
+NUM_FLAGS = 4
+"""That a rank raises."""
 _LONGEST = 16
 """Steps between two questions at most: who sends SIGTERM does not wait for long."""
 
@@ -41,8 +43,10 @@ class Flags:
     def __init__(self, runtime: Runtime, stop: StopRequest) -> None:
         self._runtime = runtime
         self._stop = stop
-        # A sum over very many hosts takes longer than a short step; then not every step asks.
-        self._every = min(_LONGEST, 1 + runtime.world_size // 8)
+        # A sum over very many hosts takes longer than a short step; then not every step asks,
+        # unless the flags ride with the gradients.
+        alone = min(_LONGEST, 1 + runtime.world_size // 8)
+        self._every = 1 if runtime.flags_can_ride else alone
 
     def asks(self, step: int) -> bool:
         """Whether the ranks ask one another at this step of an epoch; at step 0 they do."""
@@ -52,21 +56,25 @@ class Flags:
         """Whether it is the first of some steps that asks: looking has a price, too."""
         return self.asks(step) and step % CLOCK_EVERY < self._every
 
-    def start(self, step: int, *, save: bool, broken: bool) -> Pending | None:
-        """Begin to ask, if this is a step to do so; ``save`` is the first rank's to say."""
+    def raised(self, step: int, *, save: bool, broken: bool) -> list[float] | None:
+        """This rank's flags, if this is a step that asks; ``save`` is the first rank's to say."""
         if not self.asks(step):
             return None
-        return self._runtime.start_flags(
-            [
-                float(self._stop.signal == signal.SIGINT),
-                float(self._stop.requested and self._stop.signal != signal.SIGINT),
-                float(save and self._runtime.is_first),
-                float(broken),
-            ]
-        )
+        return [
+            float(self._stop.signal == signal.SIGINT),
+            float(self._stop.requested and self._stop.signal != signal.SIGINT),
+            float(save and self._runtime.is_first),
+            float(broken),
+        ]
+
+    def ask(self, *, save: bool) -> Verdict:
+        """Ask all ranks between two steps; at step 0 every rank does, however many there are."""
+        raised = self.raised(0, save=save, broken=False)
+        assert raised is not None
+        return self.read(self._runtime.start_flags(raised))
 
     def read(self, pending: Pending | None) -> Verdict:
-        """The answer."""
+        """What all ranks decided, by the sum of their flags."""
         if pending is None:
             return Verdict()
         interrupt, terminate, save, broken = pending.wait().tolist()

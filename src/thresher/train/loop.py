@@ -111,8 +111,7 @@ class Loop:
                 self._train_epoch(current, step, flags)
                 step = 0
                 last = current == self.config.epochs - 1
-                # At step 0 every rank asks, however many there are.
-                verdict = flags.read(flags.start(0, save=self._save_is_due(), broken=False))
+                verdict = flags.ask(save=self._save_is_due())
                 if last or verdict.stop or verdict.save:
                     self._save(current + 1, 0, last=last or verdict.stop > 0)
                 if verdict.stop and not last:
@@ -135,11 +134,11 @@ class Loop:
             progress = self._progress(epoch, step)
             last_part = part == parts - 1
             rate = self._learning_rate(progress)
-            ask = partial(self._ask, flags, step) if last_part else None
-            asked = made.compute(sent, progress, rate, ask)
+            look = partial(self._raised, flags, step) if last_part else None
+            told = made.compute(sent, progress, rate, look)
             if not last_part:
                 continue
-            verdict = flags.read(asked)
+            verdict = flags.read(told)
             if verdict.broken:
                 self._refuse_non_finite(progress)
             made.apply(rate)
@@ -151,12 +150,12 @@ class Loop:
                     self._leave(verdict)
         self._finish_epoch(progress)
 
-    def _ask(self, flags: Flags, step: int) -> Any:
-        """Find out whether any rank wants to stop, must save, or has lost its way."""
+    def _raised(self, flags: Flags, step: int) -> list[float] | None:
+        """Whether this rank wants to stop, must save, or has lost its way."""
         on_clock = flags.looks_at_the_clock(step)
         look = on_clock or (self.runtime.device.type == "cpu" and flags.asks(step))
         broken = look and not self._meter.is_finite()
-        return flags.start(step, save=on_clock and self._save_is_due(), broken=broken)
+        return flags.raised(step, save=on_clock and self._save_is_due(), broken=broken)
 
     def _leave(self, verdict: Verdict) -> None:
         self._saver.finish()
@@ -205,8 +204,7 @@ class Loop:
         return self._meter.summary(progress, timing, totals, None, rate)
 
     def _waits(self) -> Waits:
-        exchange = self.team.sum_wait_seconds + self.team.gradient_wait_seconds
-        return Waits(self.feed.loader.wait_seconds, exchange)
+        return Waits(self.feed.loader.wait_seconds, self.team.exchange_wait_seconds)
 
     def _progress(self, epoch: int, step: int) -> Progress:
         rounds = self.method.rounds

@@ -103,7 +103,8 @@ def _agree_that_readable(
     """Go on only if all ranks can; the first rank has seen the checkpoint whole, on its machine."""
     if runtime.world_size == 1:
         return
-    why = join_errors(runtime.gather(why_unreadable(path, meta, stems)))
+    mine = None if runtime.is_first else why_unreadable(path, meta, stems)
+    why = join_errors(runtime.gather(mine))
     if why is not None:
         runtime.on_first(lambda: set_aside(path, f"cannot be read ({why})"))
         raise CheckpointDamagedError(why)

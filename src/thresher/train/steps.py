@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+
+import torch
 
 from thresher.config import ResolvedConfig
+from thresher.dist.group import Pending
 from thresher.dist.runtime import Runtime
 from thresher.ledger.ledger import Ledger
 from thresher.loader.feed import Feed
@@ -19,7 +21,8 @@ from thresher.train.team import Team
 from thresher.train.together import Together
 from thresher.types import Progress
 
-T = TypeVar("T")
+Look = Callable[[], list[float] | None]
+"""Called once the loss is known, to the flags that this rank raises; see ``train/flags.py``."""
 
 
 class Steps:
@@ -56,24 +59,25 @@ class Steps:
         return self._captured is not None and self._captured.failed
 
     def compute(
-        self, sent: Sent, progress: Progress, lr: float, ask: Callable[[], T] | None
-    ) -> T | None:
+        self, sent: Sent, progress: Progress, lr: float, look: Look | None
+    ) -> Pending | None:
         """Compute a part of a step. A recorded step changes the weights, too.
 
         Args:
             sent: what arrived.
             progress: the moment.
             lr: learning rate of the step.
-            ask: called once the loss is known, in a step's last part; None in those before.
+            look: for a step's last part; None for those before.
 
         Returns:
-            What ``ask`` returned.
+            The sum of all ranks' flags, if they raised any.
         """
         progress = with_mode(self._method, progress)
-        if self._captured is None or ask is None:
-            return self._compute(sent, progress, ask)
+        if self._captured is None or look is None:
+            return self._compute(sent, progress, look)
         self._captured.make(sent, progress, lr, self._team, self._whole)
-        return ask()
+        raised = look()  # one process has nobody to ask
+        return None if raised is None else Pending(torch.tensor(raised), None)
 
     def apply(self, lr: float) -> None:
         """Change the weights after a step's last part, if that is not done yet."""
@@ -81,19 +85,22 @@ class Steps:
             self._team.step(lr)
 
     def _whole(self, sent: Sent, progress: Progress) -> None:
-        self._compute(sent, progress, ask=lambda: None)
+        self._compute(sent, progress, look=lambda: None)
         self._team.apply()
 
-    def _compute(self, sent: Sent, progress: Progress, ask: Callable[[], T] | None) -> T | None:
+    def _compute(self, sent: Sent, progress: Progress, look: Look | None) -> Pending | None:
         batch, positions = self._feed.batch(sent)
         rows = self._ledger.rows(positions)
-        with self._team.part(ask is not None):
+        told = None
+        with self._team.part(look is not None):
             result = self._method.step(self._team.networks, batch, rows, progress)
             self._meter.add(result, batch.valid)
-            answer = None if ask is None else ask()
-            self._team.backward(result, ask is not None)
+            if look is None:
+                self._team.add_part(result)
+            else:
+                told = self._team.backward(result, look())
         self._ledger.update(positions, batch.valid, result.records)
-        return answer
+        return told
 
 
 def capture_for(

@@ -2,13 +2,12 @@
 
 Each network steps down its mean loss over the global weight. That weight is summed over the ranks
 while backward runs, so the loss is scaled by what the weight will be about, and the gradients are
-put right before the step.
+put right before the step. The ranks' flags and running statistics travel with the weights.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -22,6 +21,7 @@ from thresher.dist.group import Pending
 from thresher.dist.runtime import Runtime
 from thresher.errors import UserError
 from thresher.train.as_one import call_as_one, can_be_one, members_as_one
+from thresher.train.flags import NUM_FLAGS
 from thresher.train.learner import Learner
 from thresher.train.together import Together
 from thresher.types import Network, Networks, StepResult
@@ -36,9 +36,6 @@ class Team:
         config: batch size, parts of a batch, compression.
         runtime: this process's place among its peers.
         together: runs networks at once where that is worth it.
-
-    Attributes:
-        sum_wait_seconds: that the host waited for the ranks' sums before its steps.
     """
 
     def __init__(
@@ -54,14 +51,17 @@ class Team:
         self._together = together
         self._parts = config.accumulate
         self._nominal = config.batch_size
-        self._exchange = runtime.exchange(
-            {index: learner.module for index, learner in learners.items()},
-            config.compress_gradients,
+        modules = {index: learner.module for index, learner in learners.items()}
+        shared = runtime.group.size > 1
+        self._statistics = running_statistics(list(modules.values())) if shared else []
+        self._riders = (
+            num_networks,
+            sum(buffer.numel() for buffer in self._statistics),
+            NUM_FLAGS if runtime.flags_can_ride else 0,
         )
-        self._statistics = running_statistics([learner.module for learner in learners.values()])
+        self._exchange = runtime.exchange(modules, config.compress_gradients, sum(self._riders))
         self._weights: Tensor | None = None
-        self._sums: Pending | None = None
-        self.sum_wait_seconds = 0.0
+        self._sums: Tensor | None = None
         self._steps = 0
         self._image_size = config.image_size
         members = tuple(self._member(index) for index in range(num_networks))
@@ -72,24 +72,50 @@ class Team:
         """Inside, one part of a batch is computed; only the last one exchanges gradients."""
         return contextlib.nullcontext() if last else self._exchange.keep_to_myself()
 
-    def backward(self, result: StepResult, last: bool) -> None:
-        """Add the gradients of a part."""
+    def add_part(self, result: StepResult) -> None:
+        """Add the gradients of a part that is not the last."""
+        self._together.backward(self._losses(result))
+
+    def backward(self, result: StepResult, flags: list[float] | None) -> Pending | None:
+        """Add the gradients of the last part, and exchange them.
+
+        Args:
+            result: of the part.
+            flags: that this rank raises, if it is asked.
+
+        Returns:
+            The sum of all ranks' flags, if they were asked.
+        """
+        losses = self._losses(result)
+        assert self._weights is not None
+        values = [self._weights, *self._statistics]
+        told = None
+        if self._runtime.flags_can_ride:
+            assert flags is not None, "where flags ride, every step asks"
+            values.append(torch.tensor(flags))
+        elif flags is not None:
+            told = self._runtime.start_flags(flags)
+        riders = flatten(values)
+        if self._exchange.is_joint:
+            riders = self._exchange.backward(losses, riders)
+        else:
+            self._together.backward(losses)
+        self._sums, statistics, flag_sums = torch.split(riders, list(self._riders))
+        if self._statistics:
+            unflatten_into(statistics / self._runtime.group.size, self._statistics)
+        self._weights = None
+        return Pending(flag_sums, None) if self._runtime.flags_can_ride else told
+
+    def _losses(self, result: StepResult) -> list[Tensor]:
+        """Those of this rank's networks, scaled; their weights are counted."""
         weights = torch.stack([weight.detach() for weight in result.weight_sums])
         self._weights = weights if self._weights is None else self._weights + weights
-        if last:
-            shared = self._runtime.group.size > 1
-            statistics = self._statistics if shared else []
-            self._sums = self._runtime.group.start_sum(flatten([self._weights, *statistics]))
         if self._weight_is_known:
             scales = 1.0 / weights.clamp(min=1.0)
         else:
             # Gradients are averaged over the ranks, and the mean is over all of them.
             scales = torch.full_like(weights, self._runtime.group.size / self._nominal)
-        losses = {index: result.loss_sums[index] * scales[index] for index in self.learners}
-        if self._exchange.is_joint:
-            torch.autograd.backward(list(losses.values()))
-        else:
-            self._together.backward(losses.values())
+        return [result.loss_sums[index] * scales[index] for index in self.learners]
 
     def step(self, lr: float) -> None:
         """Change the weights, once all parts of a batch went backward."""
@@ -104,15 +130,8 @@ class Team:
     def apply(self) -> None:
         """The device's part of a step."""
         assert self._sums is not None
-        waiting = time.perf_counter()
-        sums = self._sums.wait()
-        self.sum_wait_seconds += time.perf_counter() - waiting
+        totals, self._sums = self._sums, None
         self._steps += 1
-        assert self._weights is not None
-        totals, statistics = sums.tensor_split([len(self._weights)])
-        if len(statistics):
-            unflatten_into(statistics / self._runtime.group.size, self._statistics)
-        self._weights = self._sums = None
 
         def apply(index: int) -> None:
             learner = self.learners[index]
@@ -149,8 +168,8 @@ class Team:
             together.are_one = False
 
     @property
-    def gradient_wait_seconds(self) -> float:
-        """Estimate of all that was waited for gradients of other ranks, from some of the steps."""
+    def exchange_wait_seconds(self) -> float:
+        """Estimate of all that was waited for other ranks' gradients, from some of the steps."""
         return self._steps * self._exchange.exposed_seconds
 
     def predict(self, teacher: bool) -> Callable[[Tensor], list[Tensor]]:
