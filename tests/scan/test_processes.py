@@ -153,6 +153,22 @@ def test_an_image_that_crashes_the_decoder_is_the_only_one_lost(
     assert states[37] == CRASHED
 
 
+def test_workers_that_cannot_start_are_a_sentence(
+    locations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'thresher.scan.worker' in sys.orig_argv: os._exit(7)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    children = psutil.Process().children()
+    with (
+        pytest.raises(UserError, match=r"ended before it began .*--workers"),
+        Pool(2, locations, lambda: False) as pool,
+    ):
+        list(pool.run(chunks(40, 4)))
+    assert psutil.Process().children() == children
+
+
 def test_stopping_ends_the_workers(locations: Path) -> None:
     children = psutil.Process().children()
     asked = iter([False] * 3)

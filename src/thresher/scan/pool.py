@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from thresher.errors import UserError
 from thresher.scan.look import Look
 
 CRASHED = "refused: the decoder crashed on it"
@@ -101,7 +102,7 @@ class Pool:
 
         Raises:
             Stopped: ``stop`` said so.
-            RuntimeError: workers cannot start.
+            UserError: a worker cannot start.
         """
         while True:
             self._hand_out(chunks)
@@ -145,7 +146,11 @@ class Pool:
         worker.end()
         self._workers.remove(worker)
         if not worker.ready:
-            raise RuntimeError(f"a worker process ended at once, code {worker.process.returncode}")
+            raise UserError(
+                "A process that looks at images ended before it began (code "
+                f"{worker.process.returncode}). What it printed may say why; if memory ran out,"
+                " choose fewer --workers. What was looked at is kept: start the scan again."
+            )
         suspect, *others = worker.given
         self._again.extend(others)
         half = len(suspect.rows) // 2
