@@ -148,12 +148,16 @@ def fill_disk(run: Training, _: random.Random) -> None:
     """Until a save has failed; training must go on meanwhile."""
     before = run.log().count("no checkpoint was written")
     ballast = run.out / "ballast"
-    with ballast.open("wb", buffering=0) as file, suppress(OSError):
-        while file.write(bytes(1 << 12)):
-            pass
     give_up = time.monotonic() + 30
-    while run.log().count("no checkpoint was written") == before and time.monotonic() < give_up:
-        time.sleep(0.05)
+    with ballast.open("wb", buffering=0) as file:
+        while run.log().count("no checkpoint was written") == before:
+            # Again and again: a save that was nearly done makes room by dropping an older one.
+            with suppress(OSError):
+                while file.write(bytes(1 << 12)):
+                    pass
+            if time.monotonic() > give_up:
+                break
+            time.sleep(0.05)
     ballast.unlink()
     assert run.log().count("no checkpoint was written") > before, "no save failed"
     assert run.launcher.poll() is None, "a full disk ended the run"
