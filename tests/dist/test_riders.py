@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing, nn
 
-from thresher.config import Compression, ResolvedConfig, TrainConfig
+from thresher.config import Compression, Placement, ResolvedConfig, TrainConfig
 from thresher.dist.gradients import Exchange
 from thresher.dist.group import Group
 from thresher.dist.runtime import Runtime
@@ -107,10 +107,10 @@ def result_of(logits: list[Tensor], rank: int) -> StepResult:
 
 
 def stepped(
-    rank: int, ranks: int, networks: int, change: dict[str, Any], placement: str
+    rank: int, ranks: int, networks: int, change: dict[str, Any], placement: Placement
 ) -> dict[str, Any]:
     """One step of a team."""
-    runtime = Runtime("cpu", "fp32", placement=placement)  # type: ignore[arg-type]
+    runtime = Runtime("cpu", "fp32", placement=placement)
     settings = config(ranks, **change)
     with Together(networks, runtime) as together:
         learners = {i: Learner(network(), settings, runtime) for i in runtime.held(networks)}
@@ -178,7 +178,7 @@ def make(net: nn.Module) -> torch.optim.Optimizer:
     ids=["two", "parts", "compressed", "apart"],
 )
 def test_no_flag_weight_or_statistic_is_lost(
-    ranks: int, networks: int, change: dict[str, Any], placement: str
+    ranks: int, networks: int, change: dict[str, Any], placement: Placement
 ) -> None:
     found = between(ranks, stepped, ranks, networks, change, placement)
     group = ranks // 2 if placement == "apart" else ranks

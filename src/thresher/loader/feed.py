@@ -103,12 +103,15 @@ class Feed:
         """Each step's random numbers, float32[B, NUM_DRAWS] for each view."""
         for places in stretches(plan):
             ids = self.loader.ids[filled(places)]
+            shape = (*ids.shape, NUM_DRAWS)
             of_views = [
-                uniforms(self.seed, epoch, ids.reshape(-1), _FIRST_VIEW_STREAM + index, NUM_DRAWS)
+                uniforms(
+                    self.seed, epoch, ids.reshape(-1), _FIRST_VIEW_STREAM + index, NUM_DRAWS
+                ).reshape(shape)
                 for index in range(len(self.views))
             ]
             for step in range(len(places)):
-                yield tuple(draws.reshape(*ids.shape, NUM_DRAWS)[step] for draws in of_views)
+                yield tuple(draws[step] for draws in of_views)
 
     def _send(self, host: HostBatch, draws: tuple[np.ndarray, ...]) -> Sent:
         """All that a batch is made of, on the device."""
