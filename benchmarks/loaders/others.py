@@ -1,6 +1,7 @@
 """Other loaders doing the same work, each as its documentation shows it.
 
-They draw parts of the same sizes and proportions as Thresher does.
+They draw parts of the same sizes and proportions as Thresher does; ``min_area`` is the least share
+of an image.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from thresher.loader.canvas import CROP_AREA, CROP_RATIO
+from thresher.loader.canvas import CROP_RATIO
 from thresher.sources.detect import open_source
 from thresher.sources.read import Reader
 
@@ -26,46 +28,46 @@ _WORKERS = 2
 _SIZE = 224
 
 
-def _transform() -> v2.Compose:
+def _transform(min_area: float) -> v2.Compose:
     return v2.Compose(
         [
-            v2.RandomResizedCrop(_SIZE, scale=CROP_AREA, ratio=CROP_RATIO, antialias=True),
+            v2.RandomResizedCrop(_SIZE, scale=(min_area, 1.0), ratio=CROP_RATIO, antialias=True),
             v2.RandomHorizontalFlip(),
             v2.PILToTensor(),
         ]
     )
 
 
-def torchvision_loader(tree: Path) -> Iterator[int]:
-    data = ImageFolder(str(tree), _TRANSFORM)
+def torchvision_loader(tree: Path, min_area: float) -> Iterator[int]:
+    data = ImageFolder(str(tree), _transform(min_area))
     for images, _ in DataLoader(data, _BATCH, shuffle=True, num_workers=_WORKERS):
         yield len(images)
-
-
-_TRANSFORM = _transform()
 
 
 class _Tars(Dataset[tuple[torch.Tensor, int]]):
     """Packed tars, read as Thresher reads them and decoded as the baseline decodes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, min_area: float) -> None:
         manifest = open_source(str(folder))
         self._reader, self._labels = Reader(manifest), manifest.labels
+        self._transform = _transform(min_area)
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image = Image.open(io.BytesIO(self._reader.read(index))).convert("RGB")
-        return _TRANSFORM(image), int(self._labels[index])
+        return self._transform(image), int(self._labels[index])
 
 
-def torchvision_on_tars(packed: Path) -> Iterator[int]:
-    for images, _ in DataLoader(_Tars(packed), _BATCH, shuffle=True, num_workers=_WORKERS):
+def torchvision_on_tars(packed: Path, min_area: float) -> Iterator[int]:
+    for images, _ in DataLoader(
+        _Tars(packed, min_area), _BATCH, shuffle=True, num_workers=_WORKERS
+    ):
         yield len(images)
 
 
-def timm_loader(tree: Path) -> Iterator[int]:
+def timm_loader(tree: Path, min_area: float) -> Iterator[int]:
     from timm.data import create_dataset, create_loader
 
     loader = create_loader(
@@ -77,7 +79,7 @@ def timm_loader(tree: Path) -> Iterator[int]:
         use_prefetcher=True,
         num_workers=_WORKERS,
         interpolation="bilinear",
-        scale=CROP_AREA,
+        scale=(min_area, 1.0),
         ratio=CROP_RATIO,
         color_jitter=0.0,
         device=torch.device("cpu"),
@@ -88,15 +90,16 @@ def timm_loader(tree: Path) -> Iterator[int]:
         yield len(images)
 
 
-def _decode_with_pil(data: bytes) -> torch.Tensor:
-    image: torch.Tensor = _TRANSFORM(Image.open(io.BytesIO(data)).convert("RGB"))
+def _decode_with_pil(transform: v2.Compose, data: bytes) -> torch.Tensor:
+    image: torch.Tensor = transform(Image.open(io.BytesIO(data)).convert("RGB"))
     return image
 
 
-def webdataset_loader(packed: Path) -> Callable[[], Iterator[int]] | None:
+def webdataset_loader(packed: Path, min_area: float) -> Callable[[], Iterator[int]] | None:
     with contextlib.suppress(ImportError):
         import webdataset
 
+        decode = partial(_decode_with_pil, _transform(min_area))
         shards = sorted(str(path) for path in packed.glob("*.tar"))
 
         def batches() -> Iterator[int]:
@@ -107,7 +110,7 @@ def webdataset_loader(packed: Path) -> Callable[[], Iterator[int]] | None:
                 )
                 .shuffle(100)
                 .to_tuple("jpg", "__key__")
-                .map_tuple(_decode_with_pil, len)
+                .map_tuple(decode, len)
                 .batched(_BATCH)
             )  # fmt: skip
             for images, _ in DataLoader(data, batch_size=None, num_workers=_WORKERS):
@@ -117,7 +120,7 @@ def webdataset_loader(packed: Path) -> Callable[[], Iterator[int]] | None:
     return None
 
 
-def dali_loader(files: list[str]) -> Callable[[], Iterator[int]] | None:
+def dali_loader(files: list[str], min_area: float) -> Callable[[], Iterator[int]] | None:
     with contextlib.suppress(ImportError):
         from nvidia.dali import fn, pipeline_def
 
@@ -127,7 +130,7 @@ def dali_loader(files: list[str]) -> Callable[[], Iterator[int]] | None:
             images = fn.decoders.image_random_crop(
                 encoded,
                 device="cpu",
-                random_area=list(CROP_AREA),
+                random_area=[min_area, 1.0],
                 random_aspect_ratio=list(CROP_RATIO),
             )
             images = fn.resize(images, size=(_SIZE, _SIZE), antialias=True)

@@ -22,7 +22,9 @@ _WORKERS = 2
 class Thresher:
     """Epoch after epoch, as a run does; kept images are decoded before the first one counts."""
 
-    def __init__(self, data: Path, cache: Cache, decoder: Decoder = "threads") -> None:
+    def __init__(
+        self, data: Path, cache: Cache, decoder: Decoder = "threads", *, min_area: float
+    ) -> None:
         manifest = open_source(str(data))
         self._loader = Loader(
             Reader(manifest).read,
@@ -30,6 +32,7 @@ class Thresher:
             manifest.labels,
             size=224,
             framing="random_crop",
+            min_area=min_area,
             threads=_WORKERS,
             cache=cache,
             decoder=decoder,

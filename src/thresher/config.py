@@ -55,6 +55,9 @@ class TrainConfig(DataOptions):
     warmup_share: float = option(0.15, "Share of each round in which the learning rate rises.")
     ema_decay: float | None = option(None, "Decay per step of the averaged networks.")
     augment: Augment | None = option(None, "small: shift and flip; photo: random crops and flip.")
+    min_crop_area: float = option(
+        0.25, "Least share of a photo that a random crop shows; 0.08 for much data, many epochs."
+    )
     flip: bool = option(True, "Mirror images at random; switch off for text and digits.")
     precision: Precision | None = option(None, "fp32 or bf16 (autocast).")
     accelerator: str = option("auto", "cpu, cuda, mps or auto.")

@@ -45,13 +45,17 @@ def canvases(cache: str, epoch: int, **options: object) -> torch.Tensor:
     return out.float()
 
 
+@pytest.mark.parametrize(("min_area", "levels"), [(0.25, 4), (0.08, 5)])
 @pytest.mark.parametrize("epoch", [0, 2])
-def test_crops_of_kept_images_have_the_boxes_of_crops_of_decoded_ones(epoch: int) -> None:
+def test_crops_of_kept_images_have_the_boxes_of_crops_of_decoded_ones(
+    epoch: int, min_area: float, levels: int
+) -> None:
     """Colours tell where each corner of a crop lies in its image."""
-    kept, decoded = canvases("host", epoch), canvases("none", epoch)
-    # Half a pixel of the kept square is 255 / 60 / 2 = 2.1 levels, and its rounding one more.
-    assert (kept - decoded)[:, :2].abs().max() < 4
-    other = canvases("none", epoch + 1)
+    kept, decoded = (canvases(where, epoch, min_area=min_area) for where in ("host", "none"))
+    # Half a pixel of the kept square is 255 / 60 / 2 = 2.1 levels, and its rounding one more. A
+    # small part is enlarged, so that half of its outermost pixels shows, up to 1.6 levels.
+    assert (kept - decoded)[:, :2].abs().max() < levels
+    other = canvases("none", epoch + 1, min_area=min_area)
     assert (other - decoded)[:, :2].abs().amax(dim=(1, 2, 3)).median() > 12
 
 
@@ -113,6 +117,14 @@ def test_a_loader_with_a_device_store(framing: str, monkeypatch: pytest.MonkeyPa
     expected[5] = expected[4]
     got = torch.cat([batch.canvas for batch in first]).float()
     assert (got - expected).abs().mean() < 2
+
+
+def test_the_smallest_crop_is_as_small_as_it_may_be() -> None:
+    """A square image of 200 pixels; the second draw's middle is a square crop."""
+    draws = np.array([0, 0.5, 0, 0], dtype=np.float32)
+    assert random_box(200, 200, draws) == Box(0, 0, 100, 100)
+    assert random_box(200, 200, draws, min_area=0.04) == Box(0, 0, 40, 40)
+    assert random_box(200, 200, draws, min_area=1.0) == Box(0, 0, 200, 200)
 
 
 def test_boxes_scale_with_their_image() -> None:

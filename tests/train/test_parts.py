@@ -81,6 +81,8 @@ def test_every_preset_resolves(preset: object) -> None:
         ({"lr": 0.0}, None),
         ({"lr": -1.0}, "--lr is -1.0; it must be above 0"),
         ({"val_share": 1.0}, "--val-share is 1.0"),
+        ({"min_crop_area": 0.0}, "--min-crop-area is 0.0; it must be above 0"),
+        ({"min_crop_area": 1.5}, "--min-crop-area is 1.5"),
         ({"ema_decay": 1.0}, "--ema-decay is 1.0"),
         ({"warmup_share": 0.0}, "--warmup-share is 0.0"),
         ({"seed": -1}, "--seed is -1"),

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 EVALUATION_MARGIN = 0.875
 """Photographs are measured on the central 87.5 %, as the field does (Krizhevsky et al. 2012)."""
-CROP_AREA = (0.25, 1.0)
+MIN_CROP_AREA = 0.25
 CROP_RATIO = (3 / 4, 4 / 3)
 CROP_DRAWS = 4
 
@@ -47,9 +47,12 @@ def centre_box(height: int, width: int, margin: float = 1.0) -> Box:
     return Box((height - side) // 2, (width - side) // 2, side, side)
 
 
-def random_box(height: int, width: int, draws: np.ndarray) -> Box:
-    """A random part (Szegedy et al. 2015), from ``CROP_DRAWS`` uniforms."""
-    area = height * width * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * float(draws[0]))
+def random_box(height: int, width: int, draws: np.ndarray, min_area: float = MIN_CROP_AREA) -> Box:
+    """A random part (Szegedy et al. 2015), from ``CROP_DRAWS`` uniforms.
+
+    Its share of the image lies between ``min_area`` and 1, before it is cut to fit.
+    """
+    area = height * width * (min_area + (1 - min_area) * float(draws[0]))
     low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
     ratio = math.exp(low + (high - low) * float(draws[1]))
     box_width = min(width, max(1, round(math.sqrt(area * ratio))))

@@ -10,6 +10,7 @@ import numpy as np
 
 from thresher.loader.canvas import (
     EVALUATION_MARGIN,
+    MIN_CROP_AREA,
     Box,
     all_of_it,
     centre_box,
@@ -28,10 +29,12 @@ class Maker:
     Args:
         read: bytes of a sample by manifest id.
         framing: how an image becomes a square.
+        min_area: least share of an image that a random crop shows.
     """
 
     read: Callable[[int], bytes]
     framing: Framing
+    min_area: float = MIN_CROP_AREA
 
     def __call__(self, sample: int, draws: np.ndarray | None, out: np.ndarray) -> tuple[int, int]:
         """Fill a square.
@@ -55,7 +58,7 @@ class Maker:
             nonlocal seen
             seen = height, width
             if draws is not None:
-                return random_box(height, width, draws)
+                return random_box(height, width, draws, self.min_area)
             if self.framing == "random_crop":
                 return all_of_it(height, width)
             return centre_box(height, width, EVALUATION_MARGIN if self.framing == "centre" else 1.0)

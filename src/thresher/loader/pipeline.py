@@ -96,6 +96,7 @@ class Loader:
         labels: int64[n], their labels.
         size: side of the canvas in pixels.
         framing: how an image becomes a square; ``random_crop`` depends on the epoch.
+        min_area: least share of an image that a random crop shows.
         seed: of the crops.
         threads: that decode.
         decoder: whether the threads decode themselves or each in a process of its own.
@@ -116,6 +117,7 @@ class Loader:
         *,
         size: int,
         framing: Framing,
+        min_area: float = canvas.MIN_CROP_AREA,
         seed: int = 0,
         threads: int = 2,
         decoder: Decoder = "auto",
@@ -135,12 +137,16 @@ class Loader:
         self._pin = device.type == "cuda"
         side = store_side(size, framing == "random_crop")
         self.cache = decide(cache, len(self.ids) * side * side * 3, device, processes)
-        self._host = HostStore(len(self.ids), side) if self.cache.place == "host" else None
+        self._host = (
+            HostStore(len(self.ids), side, min_area) if self.cache.place == "host" else None
+        )
         self._device = (
-            DeviceStore(len(self.ids), side, device) if self.cache.place == "device" else None
+            DeviceStore(len(self.ids), side, device, min_area)
+            if self.cache.place == "device"
+            else None
         )
         self._threads = max(1, threads)
-        self._maker = Maker(read, framing)
+        self._maker = Maker(read, framing, min_area)
         self._workers = None
         if decoder == "processes" or (decoder == "auto" and self._threads > _MOST_THREADS):
             made = side if self.cache.place != "none" else size

@@ -3,8 +3,9 @@
 Where nothing is random, the square is the finished canvas. For random crops it is the whole image
 squashed into a square of side ``MARGIN`` times the canvas's: crops are given another aspect ratio
 in any case, both axes keep the same detail, and a crop's box keeps its relative place. The linear
-size of a crop is 0.79 of the image's on average, so the average crop is neither enlarged nor
-reduced. Edges of a box fall on the nearest pixel of the square (host) or between pixels (device).
+size of a crop of at least a quarter of the area is 0.79 of the image's on average, so the average
+crop is neither enlarged nor reduced. Edges of a box fall on the nearest pixel of the square (host)
+or between pixels (device).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from thresher.loader.canvas import Box, cut, random_box
+from thresher.loader.canvas import MIN_CROP_AREA, Box, cut, random_box
 from thresher.loader.transfer import to_device
 
 MARGIN = 1.25
@@ -30,12 +31,14 @@ class _Store:
 
     Attributes:
         side: of the squares.
+        min_area: least share of an image that a random crop shows.
         sizes: int32[n, 2], height and width of the images before they were squashed.
         filled: bool[n], which are kept already.
     """
 
-    def __init__(self, num: int, side: int) -> None:
+    def __init__(self, num: int, side: int, min_area: float) -> None:
         self.side = side
+        self.min_area = min_area
         self.sizes = np.ones((num, 2), dtype=np.int32)
         self.filled = np.zeros(num, dtype=bool)
 
@@ -43,14 +46,14 @@ class _Store:
 class HostStore(_Store):
     """In the process's memory; pages are taken as they are filled."""
 
-    def __init__(self, num: int, side: int) -> None:
-        super().__init__(num, side)
+    def __init__(self, num: int, side: int, min_area: float = MIN_CROP_AREA) -> None:
+        super().__init__(num, side, min_area)
         self.pixels = np.empty((num, side, side, 3), dtype=np.uint8)
 
     def crop(self, position: int, draws: np.ndarray, out: np.ndarray) -> None:
         """Cut the random part of an image that ``draws`` choose, to fill uint8[S, S, 3]."""
         height, width = self.sizes[position].tolist()
-        box = random_box(height, width, draws)
+        box = random_box(height, width, draws, self.min_area)
         cut(self.pixels[position], box.scaled(self.side / height, self.side / width), out)
 
     def copy(self, positions: np.ndarray, out: np.ndarray) -> None:
@@ -62,8 +65,10 @@ class HostStore(_Store):
 class DeviceStore(_Store):
     """On a GPU, where crops are made of a whole batch at once."""
 
-    def __init__(self, num: int, side: int, device: torch.device) -> None:
-        super().__init__(num, side)
+    def __init__(
+        self, num: int, side: int, device: torch.device, min_area: float = MIN_CROP_AREA
+    ) -> None:
+        super().__init__(num, side, min_area)
         self.pixels = torch.empty((num, side, side, 3), dtype=torch.uint8, device=device)
 
     def put(self, positions: np.ndarray, squares: Tensor) -> None:
@@ -80,7 +85,7 @@ class DeviceStore(_Store):
             return squares
         theta = np.stack(
             [
-                _window(random_box(height, width, draw), height, width)
+                _window(random_box(height, width, draw, self.min_area), height, width)
                 for (height, width), draw in zip(self.sizes[positions].tolist(), draws, strict=True)
             ]
         )

@@ -77,6 +77,7 @@ def build_loader(
         images.manifest.labels[ids],
         size=config.image_size,
         framing=framing,
+        min_area=config.min_crop_area,
         seed=config.seed,
         threads=config.threads,
         decoder=config.decoder,

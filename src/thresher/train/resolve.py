@@ -118,6 +118,10 @@ def check(config: TrainConfig) -> None:
         raise UserError(f"--ema-decay is {config.ema_decay}; it must be at least 0 and below 1.")
     if not 0 < config.warmup_share < 1:
         raise UserError(f"--warmup-share is {config.warmup_share}; it must lie between 0 and 1.")
+    if not 0 < config.min_crop_area <= 1:
+        raise UserError(
+            f"--min-crop-area is {config.min_crop_area}; it must be above 0 and at most 1."
+        )
     if config.peer_timeout <= 0:
         raise UserError(f"--peer-timeout is {config.peer_timeout}; it must be above 0.")
     for name in ("weight_decay", "checkpoint_minutes", "max_restarts"):
