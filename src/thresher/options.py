@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from thresher.config_file import lines_of_keys
 from thresher.errors import UserError
 
 _BOOLEANS = {
@@ -39,6 +41,8 @@ class Parser(ArgumentParser):
         Raises:
             UserError: an unknown option, a value of the wrong kind, a bad configuration file.
         """
+        for file in _values_after("--config", arguments):
+            self._check_file(file)
         try:
             return self.parse_args(_with_values(arguments, self._switches()))
         except Exception as error:
@@ -49,6 +53,34 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """argparse calls this for some mistakes in place of raising."""
         raise UserError(self._explain(message)) from ex
+
+    def _check_file(self, file: str) -> None:
+        """Refuse a configuration file by the line that is wrong, before anything is taken of it."""
+        lines = lines_of_keys(file)
+        known = {action.dest for action in self._actions}
+        groups = {key[:end] for key in known for end, mark in enumerate(key) if mark == "."}
+        for key, line in lines.items():
+            if key not in known | groups:
+                near = difflib.get_close_matches(key.replace("-", "_"), known, n=3, cutoff=0.5)
+                hint = f"Did you mean {' or '.join(near)}?" if near else f"See {self.prog} --help."
+                raise UserError(f"{file}, line {line}: unknown key '{key}'. {hint}")
+            if key in groups and not any(other.startswith(f"{key}.") for other in lines):
+                raise UserError(
+                    f"{file}, line {line}: '{key}' takes options of its own, indented on the lines "
+                    f"below it. See {self.prog} --help."
+                )
+        try:
+            self.parse_path(file, env=False, defaults=False)
+        except Exception as error:
+            if type(error).__name__ not in ("ArgumentError", "ArgumentTypeError", "UserError"):
+                raise
+            what = str(error) if isinstance(error, UserError) else self._explain(str(error))
+            option = re.match(r"--([\w.-]+)", what)
+            key = option.group(1).replace("-", "_") if option else ""
+            if key not in lines:
+                raise UserError(f"{file} cannot be used: {what}") from None
+            rest = what.removeprefix(f"--{option.group(1) if option else ''}")
+            raise UserError(f"{file}, line {lines[key]}: {key}{rest}") from None
 
     def _switches(self) -> set[str]:
         """Boolean options that may stand without a value."""
@@ -67,17 +99,12 @@ class Parser(ArgumentParser):
             near = difflib.get_close_matches(word, flags, n=3, cutoff=0.5)
             hint = f"Did you mean {' or '.join(near)}?" if near else f"See {self.prog} --help."
             return f"Unknown option '{word}'. {hint}"
-        key = re.search(r"Option '([\w.]+)' is not accepted", message)
-        if key:
-            keys = [flag.removeprefix("--").replace("-", "_") for flag in flags]
-            near = difflib.get_close_matches(key.group(1), keys, n=3, cutoff=0.5)
-            hint = f"Did you mean {' or '.join(near)}?" if near else f"See {self.prog} --help."
-            return f"Unknown key '{key.group(1)}' in the configuration file. {hint}"
         kinds = re.findall(r"Expected an? <class '(\w+)'>", message)
         wrong = re.search(r"Given value: (.*)|Got value: (.*)", message)
         key = re.search(r'"([\w.-]+)"', message)
         if kinds and wrong and key:
             words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+            words["str"] = "text"
             allowed = [words.get(kind, kind) for kind in kinds if kind != "NoneType"]
             choices = re.search(r"Literal\[(.*?)\]", message)
             if choices:
@@ -93,8 +120,6 @@ class Parser(ArgumentParser):
             *some, last = re.findall(r"'([^']*)'", choice.group(1))
             flag = value_of.group(1).replace("_", "-")
             return f"--{flag} takes {', '.join(some)} or {last}, not '{choice.group(2).strip()}'."
-        if message.startswith("Unexpected config"):
-            return "--config: this is no YAML file of options (lines of 'key: value')."
         if value_of:
             text = " ".join(value_of.group(2).split()).replace("typing.", "")
             return f"--{value_of.group(1).replace('_', '-')}: {text}"
@@ -104,6 +129,11 @@ class Parser(ArgumentParser):
 def values_of(options: type[Any], namespace: Mapping[str, Any] | Namespace) -> Any:
     """Build the dataclass from parsed values."""
     return options(**{f.name: namespace[f.name] for f in dataclasses.fields(options)})
+
+
+def _values_after(flag: str, arguments: Sequence[str]) -> list[str]:
+    apart = [value for word, value in itertools.pairwise(arguments) if word == flag]
+    return apart + [w.removeprefix(f"{flag}=") for w in arguments if w.startswith(f"{flag}=")]
 
 
 def _with_values(arguments: Sequence[str], switches: set[str]) -> list[str]:
