@@ -287,3 +287,24 @@ def test_a_shard_replaced_by_one_of_the_same_size_is_refused(
     os.utime(web.root / "a.tar", ns=(0, 0))  # the server's ETag is the time
     with pytest.raises(UserError, match=r"a\.tar changed since the scan, though not in size"):
         open_source(str(tmp_path / "scan.parquet"))
+
+
+def test_a_local_table_may_list_web_addresses(tmp_path: Path, web: WebServer) -> None:
+    write_tree(web.root, {f"img/{i}.jpg": image for i, image in enumerate(IMAGES[:4])})
+    rows = "".join(f"{web.url}/img/{i}.jpg,{i % 2}\n" for i in range(3)) + "here.jpg,1\n"
+    write_tree(tmp_path / "t", {"here.jpg": IMAGES[3], "t.csv": f"path,label\n{rows}".encode()})
+    manifest = open_source(str(tmp_path / "t/t.csv"))
+    assert manifest.usable.all()
+    reader = Reader(manifest)
+    assert [reader.read(i) for i in range(4)] == IMAGES[:4]
+
+
+@pytest.mark.parametrize("protocol", ["file", "FILE", "local", "zip"])
+def test_a_table_from_elsewhere_reads_no_local_file(
+    tmp_path: Path, web: WebServer, protocol: str
+) -> None:
+    (tmp_path / "secret.jpg").write_bytes(IMAGES[0])
+    rows = f"path,label\n{protocol}://{tmp_path}/secret.jpg,a\nb.jpg,b\n"
+    write_tree(web.root, {"t.csv": rows.encode()})
+    with pytest.raises(UserError, match="which is not below its own folder"):
+        open_source(f"{web.url}/t.csv", allow_damaged=True)

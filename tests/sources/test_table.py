@@ -133,7 +133,7 @@ def test_without_labels_only_paths_are_needed(tmp_path: Path, images: dict[str, 
             "4 of 5 files listed in {} do not exist, the first: "
             "'x.jpg', 'y.jpg', 'z.jpg'. Relative paths are relative to the table's folder,",
         ),
-        (b"path,label\nhttp://a/b.jpg,a\nhttp://a/c.jpg,b\n", "Web addresses have to be downlo"),
+        (b"path,label\nfile:///a/b.jpg,a\nfile:///a/c.jpg,b\n", "cannot be read from a table"),
     ],
 )
 def test_a_csv_that_cannot_be_used(

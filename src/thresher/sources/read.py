@@ -97,7 +97,7 @@ class _Files:
 
     def read(self, index: int, shard: int, offset: int, length: int) -> bytes:  # noqa: ARG002
         folder, key = self._manifest.shards[shard], self._manifest.key(index)
-        if is_url(folder):
+        if is_url(folder) or is_url(key):  # a local table may list web addresses
             return self._read_remote(folder, key, length)
         path = os.path.join(folder, key)  # noqa: PTH118 - half the time of Path
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,11 @@ import pyarrow.parquet as pq
 
 from thresher.errors import UserError
 from thresher.sources.csv_form import parse_options, read_options, require_header
-from thresher.sources.exists import find_missing
+from thresher.sources.exists import find_missing as find_missing_files
 from thresher.sources.labels import encode_labels, label_states, no_labels
 from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.parquet_file import class_names
-from thresher.sources.places import folder_of, is_url, name_of
+from thresher.sources.places import folder_of, is_url, name_of, protocol
 from thresher.sources.remote.shard import local_copy
 from thresher.sources.request import Request, choose_column, enumerate_some, first_line, printable
 
@@ -35,6 +36,7 @@ LABEL_COLUMNS = (
 )
 NO_PATH = "no path"
 NO_FILE = "file not found"
+_REMOTE = "(?i)^(https?|s3a?|gs|gcs|abfss?|az|hf|oss|r2)://"
 _BLOCK = 16 << 20  # a row must fit into a block; captions and base64 columns can be long
 
 
@@ -88,7 +90,7 @@ def manifest_of_rows(
         labels, classes = no_labels(len(paths), request)
 
     blank = pc.equal(paths, "").to_numpy()
-    missing = np.concatenate([_find_missing(part, request) for part in parts]) & ~blank
+    missing = np.concatenate([find_missing(part, request) for part in parts]) & ~blank
     if missing.any() and not request.allow_damaged:
         raise _missing_files(paths, missing, request, parts[0].folder, hint)
     states = label_states(labels, request)
@@ -111,13 +113,24 @@ def _joined(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     return pa.chunked_array([c for column in columns for c in column.chunks], columns[0].type)
 
 
-def _find_missing(part: Rows, request: Request) -> np.ndarray:
+def find_missing(part: Rows, request: Request) -> np.ndarray:
+    """bool[N], true where a path is no file; addresses are judged when they are read.
+
+    Raises:
+        UserError: a table from elsewhere lists files of this machine.
+    """
     paths = pc.fill_null(part.paths, "")
+    # To ask a server for each would take longer than to find out when they are read.
     if is_url(part.folder):
-        # To ask a server for each would take longer than to find out when they are read.
-        _refuse_local_paths(paths, request)
+        _refuse_local_paths(paths, request, protocol(part.folder))
         return np.zeros(len(paths), dtype=bool)
-    return find_missing(part.folder, paths)
+    remote = pc.match_substring_regex(paths, _REMOTE)
+    if not pc.any(remote).as_py():
+        return find_missing_files(part.folder, paths)
+    here = np.asarray(pc.invert(remote).to_numpy(), dtype=bool)
+    missing = np.zeros(len(paths), dtype=bool)
+    missing[here] = find_missing_files(part.folder, paths.filter(pa.array(here)))
+    return missing
 
 
 def _read_columns(
@@ -221,9 +234,16 @@ def _unparsable(error: Exception, request: Request) -> UserError:
     return UserError(f"{request.data} cannot be read as a table: {detail}.")
 
 
-def _refuse_local_paths(paths: pa.ChunkedArray, request: Request) -> None:
-    """A table from elsewhere must not make this machine read its own files."""
-    outside = pc.match_substring_regex(paths, r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)")
+def _refuse_local_paths(paths: pa.ChunkedArray, request: Request, own: str) -> None:
+    """A table from elsewhere must not make this machine read its own files.
+
+    Beside ``file:``, fsspec knows protocols that lead to local files by a detour. So only web
+    addresses and those of the table's ``own`` protocol pass.
+    """
+    address = pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]+://")
+    harmless = pc.match_substring_regex(paths, rf"(?i)^(https?|s3a?|{re.escape(own)})://")
+    local = pc.match_substring_regex(paths, r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)")
+    outside = pc.or_(local, pc.and_not(address, harmless))
     if pc.any(outside).as_py():
         first = paths.filter(outside)[0].as_py()
         raise UserError(
@@ -238,7 +258,7 @@ def _missing_files(
     rows = np.flatnonzero(missing)
     first = paths.take(pa.array(rows[:3])).to_pylist()
     if any("://" in path for path in first):
-        advice = "Web addresses have to be downloaded first."
+        advice = "Addresses of this kind cannot be read from a table."
     elif any("\\" in path for path in first):
         advice = "They are paths of Windows: write / for \\, and paths of this machine for drives."
     elif all(os.path.isabs(path) for path in first):  # noqa: PTH117
