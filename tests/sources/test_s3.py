@@ -22,6 +22,7 @@ from thresher.sources.remote.retry import Patience
 
 from .conftest import make_image, write_parquet_images, write_tar, write_tree
 from .test_http import save_relative
+from .test_img2dataset_folders import write_set
 from .test_lmdb import raw, write_lmdb
 
 IMAGES = [make_image(i) for i in range(6)]
@@ -218,3 +219,14 @@ def test_faults_that_pass(tmp_path: Path, bucket: Any, monkeypatch: pytest.Monke
     reader = Reader(open_source("s3://data/a.tar", labelled=False))
     assert [reader.read(i) for i in range(6)] == IMAGES
     assert len(faults) < 4
+
+
+def test_folders_of_img2dataset(tmp_path: Path, bucket: Any) -> None:
+    upload(bucket, write_set(tmp_path))
+    manifest = open_source("s3://data/", label_column="species")
+    assert manifest.classes == ("cat", "dog")
+    assert manifest.labels.tolist() == [0, 1] * 2
+    assert manifest.key(3) == "00001/0000102.jpg"
+    assert manifest.options["failed_downloads"] == 2
+    assert Reader(manifest).read(3) == make_image(12)
+    assert "Name the tars, or the folder" in refused("s3://data/{00000..00001}.parquet")

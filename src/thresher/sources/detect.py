@@ -137,6 +137,15 @@ def _open_folder(request: Request) -> Manifest:
     except NotATreeError as error:
         foreign = foreign_folder(request.data, names)
         raise UserError(foreign or f"{error}{_elsewhere(request.data, names)}") from None
+    except UserError as error:
+        shards = [name for name in names if name.lower().endswith(TAR_SUFFIXES + PARQUET_SUFFIXES)]
+        if not shards:
+            raise
+        place = Path(request.data, f"*{Path(shards[0]).suffix}")
+        raise UserError(
+            f"{error} Beside the folders lies {printable(shards[0])}; to use such files, name "
+            f"'{place}'."
+        ) from None
 
 
 def _has_image_folder(request: Request, names: Sequence[str]) -> bool:

@@ -28,27 +28,37 @@ def find_parts(root: str, names: Sequence[str]) -> list[str]:
     """The parts, by name, of a folder that holds these; none where img2dataset did not write it."""
     there = set(names)
     stems = [name for name in names if f"{name}.parquet" in there and Path(root, name).is_dir()]
-    return stems if stems and _is_report(f"{root}/{stems[0]}.parquet") else []
+    return stems if stems and is_report(f"{root}/{stems[0]}.parquet") else []
 
 
-def _is_report(parquet: str) -> bool:
+def is_report(parquet: str) -> bool:
+    """Whether img2dataset wrote this Parquet file, at a path or URL."""
     try:
         return read_report(parquet, ()) is not None
     except (DamagedShard, OSError, pa.ArrowException):
         return False
 
 
-def open_folders(request: Request, parts: Sequence[str]) -> Manifest:
+def open_folders(
+    request: Request, parts: Sequence[str], images: Manifest | None = None
+) -> Manifest:
     """Index the images of all parts, with the labels of the Parquet files beside them.
+
+    Args:
+        request: what the user asked for.
+        parts: from ``find_parts``.
+        images: those of all parts, without labels, if they lie at a URL.
 
     Raises:
         UserError: no images, no column of labels, or see ``encode_labels``.
     """
-    root = str(Path(request.data).absolute())
+    root = str(Path(request.data).absolute()) if images is None else images.shards[0]
     columns = LABEL_COLUMNS if request.label_column is None else (request.label_column,)
     reports = {part: read_report(f"{root}/{part}.parquet", columns) for part in parts}
     known = {part: report for part, report in reports.items() if report is not None}
-    manifest = manifest_of_images(replace(request, labelled=False), root, walk_images(root))
+    manifest = images or manifest_of_images(
+        replace(request, labelled=False), root, walk_images(root)
+    )
     manifest = replace(
         manifest,
         options={

@@ -108,6 +108,12 @@ def _open_parquet(request: Request, files: list[str]) -> Manifest:
     paths = {request.path_column} if request.path_column else set(PATH_COLUMNS)
     is_table = bool(paths & set(schema.names)) and request.image_column is None
     if is_table and (request.path_column or column is None):
+        if {"key", "status", "error_message"} <= set(schema.names):
+            raise UserError(
+                f"{request.data}: img2dataset wrote such a file beside each tar or folder of "
+                "images. Name the tars, or the folder that all lie in; of web servers, which "
+                "cannot be listed, tars alone (--output_format webdataset) can be read."
+            )
         if len(files) > 1:
             raise UserError(f"{request.data} stands for {len(files)} tables; name one.")
         return open_table(request, files[0])

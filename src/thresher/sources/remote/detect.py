@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from dataclasses import replace
 
 from thresher.errors import UserError
 from thresher.sources.caffe_lmdb import DATA_NAME, open_lmdb
 from thresher.sources.caffe_lmdb import SUFFIXES as LMDB_SUFFIXES
+from thresher.sources.img2dataset_folders import is_report, open_folders
 from thresher.sources.kinds import (
     PARQUET_SUFFIXES,
     TAR_SUFFIXES,
@@ -68,6 +70,10 @@ def _open_folder(request: Request, url: str, *, web: bool) -> Manifest:
     if not (folders or names):
         raise UserError(f"There is no file or folder {request.data}.")
     names = sorted((name for name in names if not is_skipped(name)), key=natural_key)
+    parts = [name for name in folders if f"{name}.parquet" in names]
+    if parts and is_report(join(url, f"{parts[0]}.parquet")):
+        images = open_remote_folder(replace(request, labelled=False), url, store.find(url))
+        return open_folders(request, sorted(parts, key=natural_key), images)
     for suffixes in (TAR_SUFFIXES, PARQUET_SUFFIXES):
         found = [name for name in names if name.lower().endswith(suffixes)]
         if found and not web:
