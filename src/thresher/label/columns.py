@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from thresher.errors import UserError
 from thresher.label.tables import as_text
@@ -15,16 +13,18 @@ from thresher.label.texts import Texts
 from thresher.sources.img2dataset_folders import PARTS
 from thresher.sources.manifest import OK, Manifest
 from thresher.sources.parquet_file import open_parquet_file
-from thresher.sources.places import shown
+from thresher.sources.parquet_paths import LISTS
+from thresher.sources.places import is_url, join, shown
 
 
 def open_rows(manifest: Manifest) -> Texts:
-    """The texts in the other columns of Parquet files that hold images."""
-    with open_parquet_file(manifest.shards[0]) as file:
+    """The texts in the other columns of Parquet files that hold images, or paths in their place."""
+    files = manifest.options.get(LISTS, manifest.shards)
+    with open_parquet_file(files[0]) as file:
         names = file.schema_arrow.names
 
     def read(column: str) -> Iterator[pa.Array]:
-        for shard in manifest.shards:
+        for shard in files:
             with open_parquet_file(shard) as file:
                 if column not in file.schema_arrow.names:
                     raise UserError(
@@ -44,18 +44,28 @@ def open_rows(manifest: Manifest) -> Texts:
 
 
 def open_files(manifest: Manifest) -> Texts:
-    """Image files, and what img2dataset wrote about them if it was it that wrote them."""
-    usable = pa.array(manifest.states == OK)
-    names = manifest.table["key"].filter(usable)
+    """Image files, and what img2dataset or a table of paths says about them if there is one.
+
+    Labels of files that are not below one folder of this machine go into a manifest, as those of
+    images in shards: a table could not spell where they are.
+    """
+    if LISTS in manifest.options:
+        return open_rows(manifest)
     root = manifest.shards[0]
+    elsewhere = len(manifest.shards) > 1 or is_url(root)
+    usable = pa.array(manifest.states == OK)
+    names = manifest.table["key"] if elsewhere else manifest.table["key"].filter(usable)
     reports: list[str] = manifest.options.get(PARTS, [])
-    columns = pq.read_schema(Path(root, reports[0])).names if reports else []
+    columns: list[str] = []
+    if reports:
+        with open_parquet_file(join(root, reports[0])) as file:
+            columns = file.schema_arrow.names
 
     def read(column: str) -> Iterator[pa.Array]:
         texts: dict[str, str] = {}
         for report in reports:
             part = report.removesuffix(".parquet")
-            found = texts_by_key(str(Path(root, report)), column)
+            found = texts_by_key(join(root, report), column)
             texts |= {f"{part}/{key}": text for key, text in found.items()}
         for chunk in names.chunks:
             stems = [name.rpartition(".")[0] for name in chunk.to_pylist()]
@@ -65,7 +75,7 @@ def open_files(manifest: Manifest) -> Texts:
         names=names,
         columns=tuple(name for name in columns if name != "key"),
         read=read,
-        manifest=None,
+        manifest=manifest if elsewhere else None,
         root=root,
         left_out={why: n for why, n in manifest.count_states().items() if why != OK},
     )

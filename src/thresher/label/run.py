@@ -17,7 +17,7 @@ from thresher.errors import UserError
 from thresher.label.classes import Phrase
 from thresher.label.columns import open_files, open_rows
 from thresher.label.match import Matcher
-from thresher.label.tables import open_table
+from thresher.label.tables import open_remote_table, open_table
 from thresher.label.tars import open_tars
 from thresher.label.texts import (
     FILE_NAME,
@@ -31,7 +31,9 @@ from thresher.sources.kinds import PARQUET_SUFFIXES
 from thresher.sources.manifest import Manifest
 from thresher.sources.names import natural_key
 from thresher.sources.parquet import image_column
-from thresher.sources.request import Request, explain_read_errors, printable
+from thresher.sources.parquet_paths import LISTS
+from thresher.sources.places import is_url, name_of
+from thresher.sources.request import Request, enumerate_some, explain_read_errors, printable
 from thresher.sources.table import TEXT_SUFFIXES
 
 Several = Literal["drop", "first"]
@@ -101,13 +103,18 @@ def find_texts(source: str, path_column: str | None) -> Texts:
     with explain_read_errors(source):
         if Path(source).is_file() and _lists_paths(source, path_column):
             return open_table(source, path_column)
-        manifest = open_source(source, labelled=False)
+        if is_url(source) and name_of(source).lower().endswith(TEXT_SUFFIXES):
+            return open_remote_table(source, path_column)
+        manifest = open_source(source, path_column=path_column, labelled=False)
         if manifest.kind not in _TEXTS:
             raise UserError(
                 f"{printable(source)} is an LMDB, which holds no texts. Labels are made for a "
                 "table, a folder of images, Parquet images with text columns, or tars as "
                 "img2dataset writes them."
             )
+        in_files = manifest.kind == "files" and LISTS not in manifest.options
+        if in_files and is_url(source) and name_of(source).lower().endswith(PARQUET_SUFFIXES):
+            return open_remote_table(source, path_column)
         return _TEXTS[manifest.kind](manifest)
 
 
@@ -188,12 +195,19 @@ def _search(
     return found
 
 
+def _others(labels: Labels) -> str:
+    """The columns that --from can name beside those that were looked in."""
+    there = [name for name in (*labels.texts.columns, FILE_NAME) if name not in labels.columns]
+    return enumerate_some(there, most=12) if there else "no others"
+
+
 def _require_two_classes(labels: Labels, source: str) -> None:
     where = "', '".join(labels.columns)
     if not labels.outcome_of.any():
         raise UserError(
             f"No phrase was found in '{where}' of {printable(source)} "
-            f"({len(labels.outcome_of):,} images). Look at the texts, or choose others with --from."
+            f"({len(labels.outcome_of):,} images). Look at the texts, or choose others with "
+            f"--from; there are {_others(labels)}."
         )
     if len(labels.classes) < 2:
         got = f"only images of '{labels.classes[0]}'" if labels.classes else "no image of one class"

@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 from thresher.errors import UserError
 from thresher.label.texts import Texts
 from thresher.sources.csv_form import parse_options, read_options, require_header
-from thresher.sources.exists import find_missing
-from thresher.sources.request import choose_column, first_line
-from thresher.sources.table import PATH_COLUMNS
+from thresher.sources.detect import open_source
+from thresher.sources.places import name_of
+from thresher.sources.remote.shard import local_copy
+from thresher.sources.request import Request, choose_column, first_line
+from thresher.sources.table import PATH_COLUMNS, Rows, find_missing
 
 _BLOCK = 16 << 20
 
@@ -38,7 +40,7 @@ def open_table(source: str, path_column: str | None) -> Texts:
     names = pc.fill_null(names, "")
     root = str(Path(source).absolute().parent)
     blank = pc.equal(names, "").to_numpy()
-    missing = find_missing(root, names) & ~blank
+    missing = find_missing(Rows(root, names, None), Request(data=source, labelled=False)) & ~blank
     keep = pa.array(~(missing | blank))
     if not pc.any(keep).as_py():
         raise UserError(
@@ -62,8 +64,35 @@ def open_table(source: str, path_column: str | None) -> Texts:
     )
 
 
-def _columns(source: str) -> list[str]:
-    lower = source.lower()
+def open_remote_table(source: str, path_column: str | None) -> Texts:
+    """As ``open_table`` for a table at a URL, from a copy of it; the images stay where they are.
+
+    Raises:
+        UserError: see ``open_source``.
+    """
+    manifest = open_source(source, path_column=path_column, labelled=False)
+    copy, ending = str(local_copy(source)), name_of(source)
+    existing = _columns(copy, ending)
+    path = choose_column(
+        existing, path_column, PATH_COLUMNS, what="path", option="--path-column", source=source
+    )
+
+    def read(column: str) -> Iterator[pa.Array]:
+        yield from _read(copy, column, ending).chunks
+
+    return Texts(
+        names=manifest.table["key"],
+        columns=tuple(name for name in existing if name != path),
+        read=read,
+        manifest=manifest,
+        root="",
+        left_out={},
+    )
+
+
+def _columns(source: str, name: str | None = None) -> list[str]:
+    """The columns of a table; ``name`` is what it was called where ``source`` is a copy."""
+    lower = (name or source).lower()
     if lower.endswith((".csv", ".tsv")):
         with pa.csv.open_csv(source, read_options(), parse_options(source, source)) as reader:
             require_header(reader.schema.names, source)
@@ -73,9 +102,9 @@ def _columns(source: str) -> list[str]:
     return list(pq.read_schema(source).names)
 
 
-def _read(source: str, column: str) -> pa.ChunkedArray:
+def _read(source: str, column: str, name: str | None = None) -> pa.ChunkedArray:
     """One column as text; lists of words (tags) are joined."""
-    lower = source.lower()
+    lower = (name or source).lower()
     if lower.endswith((".csv", ".tsv")):
         # Nothing is taken for a number: '007' is a text.
         convert = pa.csv.ConvertOptions(include_columns=[column], column_types={column: "string"})

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from thresher.errors import UserError
 from thresher.label.tables import as_text
 from thresher.label.texts import Texts
 from thresher.sources.local_shard import Shard
 from thresher.sources.manifest import Manifest
-from thresher.sources.places import relative_names
+from thresher.sources.parquet_file import open_parquet_file
+from thresher.sources.places import relative_names, shown, strip_query
 from thresher.sources.shards import open_shard
 from thresher.sources.tar_index import DamagedTar, Member, walk_tar
 
 _KEY = "key"
 _MOST_BYTES = 1 << 24  # of one text; a caption is never that long
 _CAPTION = "caption"
+_SAMPLES = 8  # that are looked at to learn which texts there are
 
 
 def open_tars(manifest: Manifest) -> Texts:
@@ -59,8 +59,7 @@ def _lookup(texts: dict[str, str], name: str) -> str | None:
     stem = name.rpartition(".")[0]
     found = texts.get(stem)
     if found is None:  # WebDataset's own key: up to the first dot
-        folder, slash, base = name.rpartition("/")
-        found = texts.get(folder + slash + base.partition(".")[0])
+        found = texts.get(_split(name)[0])
     return found
 
 
@@ -68,19 +67,36 @@ def _columns(manifest: Manifest) -> tuple[str, ...]:
     path = manifest.shards[0]
     beside = _beside(path)
     if beside is not None:
-        return tuple(name for name in pq.read_schema(beside).names if name != _KEY)
+        with open_parquet_file(beside) as file:
+            return tuple(name for name in file.schema_arrow.names if name != _KEY)
     shard = open_shard(path)
     try:
         names: dict[str, None] = {}
+        seen: dict[str, None] = {}
         for member in _members(shard):
-            if member.name.endswith(".txt"):
-                names.setdefault(_CAPTION)
-            elif member.name.endswith(".json"):
+            sample, ending = _split(member.name)
+            seen.setdefault(sample)
+            if len(seen) > _SAMPLES:
+                break  # what goes with some images goes with all
+            if ending.endswith("txt"):
+                names.setdefault(_column_of(ending))
+            elif ending.endswith("json"):
                 names.update(dict.fromkeys(_record(shard, member)))
-                break  # the fields of one are the fields of all
         return tuple(name for name in names if name != _KEY)
     finally:
         shard.close()
+
+
+def _split(name: str) -> tuple[str, str]:
+    """WebDataset's key, up to the first dot behind the last slash, and what follows the dot."""
+    folder, slash, base = name.rpartition("/")
+    key, _, ending = base.partition(".")
+    return folder + slash + key, ending.lower()
+
+
+def _column_of(ending: str) -> str:
+    """The column that a text member is: the caption, or one by its ending, as 'title.txt'."""
+    return _CAPTION if ending == "txt" else ending
 
 
 def _texts(path: str, column: str) -> dict[str, str]:
@@ -95,19 +111,24 @@ def texts_by_key(beside: str, column: str) -> dict[str, str]:
     Raises:
         UserError: it has no such column, or one of another type.
     """
-    if column not in pq.read_schema(beside).names:
-        raise UserError(f"{beside} has no column '{column}', unlike the first of its kind.")
-    table = pq.read_table(beside, columns=[_KEY, column], partitioning=None)
+    with open_parquet_file(beside) as file:
+        if column not in file.schema_arrow.names:
+            raise UserError(
+                f"{shown(beside)} has no column '{column}', unlike the first of its kind."
+            )
+        table = file.read(columns=[_KEY, column])
     keys = table.column(_KEY).cast(pa.string()).to_pylist()
-    texts = as_text(table.column(column), f"The column '{column}' of {beside}").to_pylist()
+    texts = as_text(table.column(column), f"The column '{column}' of {shown(beside)}").to_pylist()
     return {key: text for key, text in zip(keys, texts, strict=True) if key and text}
 
 
 def _beside(path: str) -> str | None:
-    beside = Path(path).with_suffix(".parquet")
+    plain = strip_query(path)
+    beside = plain.rpartition(".")[0] + ".parquet" + path[len(plain) :]
     try:
-        return str(beside) if _KEY in pq.read_schema(beside).names else None
-    except (OSError, pa.ArrowInvalid):  # absent or damaged: the members say it too
+        with open_parquet_file(beside) as file:
+            return beside if _KEY in file.schema_arrow.names else None
+    except (UserError, OSError, pa.ArrowException):  # absent or damaged: the members say it too
         return None
 
 
@@ -118,13 +139,14 @@ def _member_texts(path: str, column: str) -> dict[str, str]:
     try:
         for member in _members(shard):
             stem, _, kind = member.name.rpartition(".")
+            sample, ending = _split(member.name)
             if kind == "json":
                 value = _record(shard, member).get(column)
                 if isinstance(value, (str, int)) and not isinstance(value, bool):
-                    texts[stem] = _clean(str(value))
-            elif kind == "txt" and column == _CAPTION:
+                    texts[stem] = texts[sample] = _clean(str(value))
+            elif kind == "txt" and column in (ending, _CAPTION):
                 text = shard.read_at(member.offset, min(member.length, _MOST_BYTES))
-                plain[stem] = text.decode("utf-8", "replace")
+                plain[sample if column == ending else stem] = text.decode("utf-8", "replace")
     finally:
         shard.close()
     return texts | plain

@@ -28,8 +28,8 @@ def check_out(out: Path, manifest: Manifest | None) -> None:
         raise UserError(f"--out {out}: name a file that ends in .csv or .parquet.")
     if manifest is not None and out.suffix != ".parquet":
         raise UserError(
-            f"--out {out}: labels of images in tars say where each image lies, "
-            "which takes a .parquet file."
+            f"--out {out}: labels of images in tars, in Parquet files or at URLs say where each "
+            "image lies, which takes a .parquet file."
         )
 
 
@@ -79,7 +79,8 @@ def _paths(labels: Labels, out: Path) -> pa.ChunkedArray:
     if out.absolute().parent == Path(root):
         return names
     absolute = pc.binary_join_element_wise(root.rstrip("/"), names, "/")
-    return pc.if_else(pc.starts_with(names, "/"), names, absolute)
+    complete = pc.match_substring_regex(names, r"^/|^[A-Za-z][A-Za-z0-9+.-]+://")
+    return pc.if_else(complete, names, absolute)
 
 
 def _labelled(labels: Labels, manifest: Manifest) -> Manifest:

@@ -17,10 +17,11 @@ from thresher.sources.damage import Damage
 from thresher.sources.manifest import Manifest
 from thresher.sources.parquet import bytes_column, label_column
 from thresher.sources.parquet_file import class_names, open_parquet_file
-from thresher.sources.places import folder_of
+from thresher.sources.places import absolute, folder_of
 from thresher.sources.request import Request
 from thresher.sources.table import Rows, manifest_of_rows
 
+LISTS = "path_lists"  # in the manifest's options: the Parquet files, in the order of the rows
 _HINT = (
     "The column '{column}' holds paths in place of images, as Dataset.to_parquet writes them; to "
     "put the images in, save_to_disk first and write Parquet from what load_from_disk reads."
@@ -56,6 +57,7 @@ def open_paths(request: Request, files: Sequence[str], column: str) -> Manifest:
     label: str | None = None
     names: list[str] | None = None
     parts: list[Rows] = []
+    lists: list[str] = []
     for file in files:
         with damage.tolerate(file), open_parquet_file(file) as reader:
             if request.labelled and not parts:
@@ -66,6 +68,8 @@ def open_paths(request: Request, files: Sequence[str], column: str) -> Manifest:
             given = table[label] if label is not None else None
             paths = pc.struct_field(table[column], "path").cast(pa.string())
             parts.append(Rows(folder_of(file), paths, given))
+            lists.append(absolute(file))
     damage.require_some_good(len(files))
     manifest = manifest_of_rows(request, parts, names, f" {_HINT.format(column=column)}")
-    return replace(manifest, options={**manifest.options, "damaged_shards": damage.shards})
+    options = {LISTS: lists, "image_column": column, "damaged_shards": damage.shards}
+    return replace(manifest, options={**manifest.options, **options})
