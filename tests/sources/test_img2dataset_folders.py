@@ -67,7 +67,10 @@ def test_a_scan_tells_of_failed_downloads(
     assert main(["scan", str(root), *words]) == 0
     said = capsys.readouterr().out
     assert "Never downloaded: 2, says img2dataset; most often: HTTP Error 404" in said
-    assert "Unreadable: not an image: it begins with b'<html>' (1)" in said
+    assert (
+        "Unreadable: not an image: a web page, such as servers send for images that are gone (1)"
+        in said
+    )
     (root / "00001/0000102.jpg").unlink()
     notes = scan(str(root), tmp_path / "out").findings.notes
     assert "Downloaded, says img2dataset, but not there: 1." in notes

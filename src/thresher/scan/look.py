@@ -17,6 +17,7 @@ from thresher.scan.hashes import dhash, icon_of, phash
 from thresher.sources.manifest import OK
 from thresher.sources.probe import MOST_PIXELS
 from thresher.sources.request import printable
+from thresher.sources.sniff import not_an_image
 
 VERSION = 1  # raise it when a column changes its meaning: older results are then not reused
 DRAFT_SIDE = 32  # a JPEG is decoded at the smallest eighth that is at least this large
@@ -73,7 +74,7 @@ def look(data: bytes) -> Look:
     try:
         image = Image.open(BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
-        return seen._replace(state=f"not an image: it begins with {data[:8]!r}")
+        return seen._replace(state=not_an_image(data))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return seen._replace(state=BOMB)
     except Exception as error:  # Pillow's readers raise whatever their parsing stumbles over

@@ -15,6 +15,7 @@ from thresher.errors import UserError
 from thresher.sources.manifest import Manifest
 from thresher.sources.read import Reader, ReadError
 from thresher.sources.request import printable
+from thresher.sources.sniff import not_an_image
 
 MOST_PIXELS = 89_478_485  # where PIL begins to warn; 0.25 GiB of RGB
 _warnings_lock = threading.Lock()  # the list of warning filters belongs to the whole process
@@ -144,7 +145,7 @@ def _open(data: bytes) -> Image.Image | str:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
-        return f"not an image: it begins with {data[:8]!r}"
+        return not_an_image(data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return "too many pixels: it may be a decompression bomb"
     except Exception as error:  # PIL's readers raise whatever their parsing stumbles over
