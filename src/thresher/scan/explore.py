@@ -81,9 +81,9 @@ class _Exploration:
 
     def run(self, workers: int, stop: Callable[[], bool]) -> Explored:
         locations = self._store.parts / f"{self._name}.locations"
-        save_locations(self._manifest, locations)
         started = flushed = time.monotonic()
         try:
+            save_locations(self._manifest, locations)
             with Pool(workers, locations, stop) as pool:
                 for chunk, looks in pool.run(self._chunks(stop)):
                     self._add(chunk.stamps.tolist(), looks)
