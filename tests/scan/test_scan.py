@@ -59,7 +59,7 @@ def test_every_planted_fault_is_found_and_nothing_else(collection: Path, tmp_pat
     assert found["states"] == {
         "ok": num - 4,
         "empty file": 1,
-        "not an image: it begins with b'<html><b'": 1,
+        "not an image: a web page, such as servers send for images that are gone": 1,
         "too many pixels: it may be a decompression bomb": 1,
         "truncated image": 1,
     }
@@ -295,3 +295,25 @@ def test_a_test_set_without_any_copy_in_the_data(tmp_path: Path) -> None:
     scan(str(tmp_path / "data"), tmp_path / "out", against=str(tmp_path / "test"))
     found = json.loads((tmp_path / "out" / "findings.json").read_text())
     assert found["against_images"] == 2
+
+
+def test_what_may_be_meant_otherwise_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["Dog", "dog", ".bird"]
+    files = {
+        f"{name}/{i}.jpg": jpeg(2 * place + i) for place, name in enumerate(names) for i in (0, 1)
+    }
+    write_tree(tmp_path / "data", files | {"dog/x.heic": b"x", "loose.jpg": jpeg(9)})
+    assert main(["scan", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    page = (tmp_path / "out" / "scan.html").read_text()
+    for note in (
+        "Classes that differ only in case or spaces count as different ones",
+        "1 image without a label: not trained on.",
+        "begin with a dot are not looked into",
+        ".heic (1).",
+    ):
+        assert note in said
+        assert note in page
+        assert any(note in other for other in summary(tmp_path / "out")["notes"])

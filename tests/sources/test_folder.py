@@ -25,7 +25,9 @@ def test_a_tree_gives_classes_keys_and_bytes(tmp_path: Path, two_classes: dict[s
     ]
     assert manifest.labels.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
     assert manifest.states.tolist() == ["ok"] * 8
-    assert manifest.options == {"ignored_files": 1, "refused_links": 0}
+    assert manifest.options["ignored_kinds"] == {"txt": 1}
+    assert manifest.options["ignored_files"] == 1
+    assert not manifest.options["refused_links"]
     reader = Reader(manifest)
     for index in range(8):
         assert reader.read(index) == two_classes[manifest.key(index)]

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from thresher.label.run import Labels
 from thresher.label.texts import FILE_NAME
+from thresher.sources.notes import alike_classes
 from thresher.sources.request import enumerate_some, printable
 
 _MOST_PAIRS = 10
@@ -42,6 +43,8 @@ def print_report(labels: Labels, *, asked: bool, examples: int, seed: int) -> No
         console.print(f"{count:,} left out: {reason}")
     _print_pairs(console, labels, times)
     _print_unused(console, labels, times)
+    for note in alike_classes(labels.counts()):
+        console.print(note)
     console.print(
         "These labels are guesses from "
         + ("file names" if labels.columns == (FILE_NAME,) else "texts")

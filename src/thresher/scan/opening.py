@@ -13,6 +13,7 @@ from thresher.scan.look import is_pickle
 from thresher.sources.detect import open_source
 from thresher.sources.manifest import Manifest
 from thresher.sources.names import extension, is_image_name, is_skipped, natural_key
+from thresher.sources.notes import notes_of
 from thresher.sources.request import printable
 from thresher.sources.shards import open_shard
 from thresher.sources.tar_index import DamagedTar, walk_tar
@@ -56,6 +57,7 @@ def open_data(data: str, options: DataOptions) -> Opened:
     notes += [
         f"Only in part: {text}" for text in manifest.options.get("damaged_shards", {}).values()
     ]
+    notes += notes_of(manifest, all_files=True)
     notes += _downloads(manifest.options)
     links = manifest.options.get("refused_links", 0)
     if links:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,10 +14,19 @@ import pyarrow as pa
 from thresher.errors import UserError
 from thresher.sources.labels import index_names, no_labels
 from thresher.sources.manifest import OK, Manifest, make_manifest
-from thresher.sources.names import BAD_NAME, is_image_name, is_skipped, natural_key, to_utf8
+from thresher.sources.names import (
+    BAD_NAME,
+    extension,
+    is_image_name,
+    is_skipped,
+    natural_key,
+    to_utf8,
+)
 from thresher.sources.request import NO_LABEL, Request, enumerate_some, printable
 
+_MOST_KINDS = 100
 BROKEN_LINK = "broken link"
+_LITTER = {".git", ".ipynb_checkpoints", ".thumbnails", ".@__thumb", ".Trash", ".cache"}
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev"}
 
 
@@ -30,13 +41,15 @@ class Listing:
     Attributes:
         files: paths relative to the folder, sorted.
         broken: those of them that are links to nothing.
-        ignored: how many files are not images by their extension.
+        ignored: how many files are not images by their extension, by that extension.
+        hidden: folders with images whose names begin with a dot.
         refused: how many links to folders would have led round in a circle or to the same twice.
     """
 
     files: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
-    ignored: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
+    hidden: list[str] = field(default_factory=list)
     refused: int = 0
 
 
@@ -54,8 +67,8 @@ def open_folder(request: Request) -> Manifest:
     whole, by_class = Listing(), dict[str, Listing]()
     for entry in sorted(os.scandir(root), key=lambda entry: natural_key(entry.name)):
         if is_skipped(entry.name):
-            continue
-        if not _is_dir(entry):
+            _add_hidden(whole, entry, entry.name)
+        elif not _is_dir(entry):
             _add_file(whole, entry, entry.name)
         elif entry.is_symlink() and _leads_up(entry.path, root):
             whole.refused += 1
@@ -74,7 +87,9 @@ def manifest_of_classes(
     """
     in_root = sorted(whole.files)
     num_images = len(in_root) + sum(len(listing.files) for listing in by_class.values())
-    whole.ignored += sum(listing.ignored for listing in by_class.values())
+    for name, listing in by_class.items():
+        whole.ignored.update(listing.ignored)
+        whole.hidden.extend(f"{name}/{hidden}" for hidden in listing.hidden)
     _require_images(range(num_images), request)
     if not any(listing.files for listing in by_class.values()):
         raise NotATreeError(
@@ -84,6 +99,7 @@ def manifest_of_classes(
         )
     _refuse_splits(request, by_class)
     _refuse_bad_class_names(request, by_class)
+    _refuse_wrapper(request, by_class)
     empty = [name for name, listing in by_class.items() if not listing.files]
     if empty and request.classes is None:
         raise UserError(
@@ -101,7 +117,7 @@ def manifest_of_classes(
         whole.broken.update(f"{name}/{file}" for file in listing.broken)
         whole.refused += listing.refused
     whole.files.extend(in_root)
-    return _manifest(request, root, whole, labels, classes)
+    return _manifest(request, root, whole, labels, classes, _deeper(full))
 
 
 def manifest_of_images(request: Request, root: str, listing: Listing) -> Manifest:
@@ -132,10 +148,10 @@ def walk_images(root: str) -> Listing:
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(path) as entries:
             for entry in entries:
-                if is_skipped(entry.name):
-                    continue
                 name = below + entry.name
-                if not _is_dir(entry):
+                if is_skipped(entry.name):
+                    _add_hidden(listing, entry, name)
+                elif not _is_dir(entry):
                     _add_file(listing, entry, name)
                 elif not entry.is_symlink():
                     real.append(name + "/")
@@ -149,14 +165,22 @@ def walk_images(root: str) -> Listing:
 
 def _add_file(listing: Listing, entry: os.DirEntry[str], name: str) -> None:
     if not is_image_name(entry.name):
-        listing.ignored += 1
+        listing.ignored[extension(entry.name)] += 1
     elif entry.is_symlink() and not os.path.isfile(entry.path):  # noqa: PTH113 - an entry's name
         listing.files.append(name)
         listing.broken.add(name)
     elif entry.is_file():
         listing.files.append(name)
     else:
-        listing.ignored += 1  # a pipe or socket, whatever it is called
+        listing.ignored[extension(entry.name)] += 1  # a pipe or socket, whatever it is called
+
+
+def _add_hidden(listing: Listing, entry: os.DirEntry[str], name: str) -> None:
+    """Remember a hidden folder if there are images right in it; nothing else is lost by it."""
+    if entry.name.startswith(".") and entry.name not in _LITTER and _is_dir(entry):
+        with contextlib.suppress(OSError), os.scandir(entry.path) as inside:
+            if any(is_image_name(below.name) for below in inside):
+                listing.hidden.append(name)
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
@@ -176,7 +200,12 @@ def _leads_up(link: str, folder: str) -> bool:
 
 
 def _manifest(
-    request: Request, root: str, listing: Listing, labels: np.ndarray, classes: tuple[str, ...]
+    request: Request,
+    root: str,
+    listing: Listing,
+    labels: np.ndarray,
+    classes: tuple[str, ...],
+    deeper: str = "",
 ) -> Manifest:
     keys, badly_named = to_utf8(listing.files)
     states: pa.Array | None = None
@@ -197,7 +226,13 @@ def _manifest(
         keys=keys,
         labels=labels,
         states=states,
-        options={"ignored_files": listing.ignored, "refused_links": listing.refused},
+        options={
+            "ignored_files": listing.ignored.total(),
+            "ignored_kinds": dict(listing.ignored.most_common(_MOST_KINDS)),
+            "hidden_folders": [printable(name) for name in listing.hidden[:_MOST_KINDS]],
+            "refused_links": listing.refused,
+            "deeper_folder": deeper,
+        },
     )
 
 
@@ -216,6 +251,33 @@ def _refuse_splits(request: Request, by_class: dict[str, Listing]) -> None:
         raise UserError(
             f"The sub-folders of {request.data} are splits, not classes: "
             f"{enumerate_some(list(by_class))}. Name one of them, as in {request.data}/{first}."
+        )
+
+
+def _folders_below(listing: Listing) -> set[str]:
+    """The folders that a class's images lie in; empty if one lies in the class folder itself."""
+    below = {file.partition("/")[0] if "/" in file else "" for file in listing.files}
+    return set() if "" in below else below
+
+
+def _deeper(by_class: dict[str, Listing]) -> str:
+    """A folder that might be meant as a class, if all classes hold several and no image."""
+    below = {name: _folders_below(listing) for name, listing in by_class.items()}
+    if any(len(folders) < 2 for folders in below.values()):
+        return ""
+    first = next(iter(below))
+    return printable(f"{first}/{min(below[first], key=natural_key)}")
+
+
+def _refuse_wrapper(request: Request, by_class: dict[str, Listing]) -> None:
+    """One folder around those of the classes is no class; tell where they are."""
+    full = [name for name, listing in by_class.items() if listing.files]
+    if len(full) == 1 and request.classes is None and _deeper({full[0]: by_class[full[0]]}):
+        folders = sorted(_folders_below(by_class[full[0]]), key=natural_key)
+        raise UserError(
+            f"{request.data} has only one class, {enumerate_some(full)}, with the folders "
+            f"{enumerate_some(folders)} in it. If they are the classes, name "
+            f"{printable(request.data.rstrip('/'))}/{printable(full[0])}."
         )
 
 

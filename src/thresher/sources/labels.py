@@ -13,8 +13,11 @@ import pyarrow.compute as pc
 from thresher.errors import UserError
 from thresher.sources.manifest import OK
 from thresher.sources.names import natural_key
-from thresher.sources.request import NO_LABEL, Request, enumerate_some
+from thresher.sources.request import NO_LABEL, Request, enumerate_some, printable
 
+NOT_A_LABEL = frozenset(["nan", "none", "null", "na", "n/a", "<na>", "#n/a", "undefined"])
+"""How programs write that there is nothing, in lower case. Among numbers such a text means just
+that; among names it is a class, because one may be called None: ``notes`` tells of it."""
 _NUMBER = re.compile(r"-?[0-9]+(\.0+)?")
 
 
@@ -27,8 +30,9 @@ def encode_labels(
     of two Arrow kernels.
 
     Args:
-        values: one label per sample; null, NaN and blank text mean 'no label', and so does -1
-            where ``names`` are given (the Hugging Face convention).
+        values: one label per sample; null, NaN and blank text mean 'no label', and so do texts
+            such as 'nan' among numbers, and -1 where ``names`` are given (the Hugging Face
+            convention).
         request: its ``classes``, if given, are the classes of the result.
         names: what integers stand for, if the data say so.
 
@@ -45,7 +49,7 @@ def encode_labels(
     distinct = pc.unique(values).drop_null()
     found = [_name_of(value, names, request) for value in distinct.to_pylist()]
     if request.classes is None or not set(found) <= {None, *request.classes}:
-        found = _whole_numbers(found)
+        found = _whole_numbers(_without_nan(found))
     index_of_distinct, classes = index_names(found, request, names)
     position = pc.fill_null(pc.index_in(values, value_set=distinct), -1).to_numpy()
     # The appended -1 is what position -1, no label, picks.
@@ -78,6 +82,7 @@ def index_names(
             raise UserError(
                 f"Labels in {request.data} that training does not know: "
                 f"{enumerate_some(unknown)}. It knows {enumerate_some(classes)}."
+                + _nearly(unknown, classes)
             )
     else:
         if len(present) == 1:
@@ -91,8 +96,41 @@ def index_names(
     return np.array(indices, dtype=np.int32), classes
 
 
+def _nearly(unknown: Sequence[str], classes: Sequence[str]) -> str:
+    """Which of them differ from a class only in case or spaces."""
+    known = {"".join(name.casefold().split()): name for name in classes}
+    for name in unknown:
+        other = known.get("".join(name.casefold().split()))
+        if other is not None:
+            return (
+                f" '{printable(name)}' differs from '{printable(other)}' only in case or spaces; "
+                "give both one name."
+            )
+    return ""
+
+
 def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
+
+
+def trimmed_labels(values: pa.ChunkedArray) -> list[str]:
+    """Labels that ``encode_labels`` takes for others, because only spaces set them apart."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return []
+    distinct: list[str] = pc.unique(values).drop_null().to_pylist()
+    there = set(distinct)
+    return sorted(name for name in there if name != name.strip() and name.strip() in there)
+
+
+def _without_nan(found: list[str | None]) -> list[str | None]:
+    """None for 'nan' and the like where all other labels are numbers."""
+    names = {name for name in found if name is not None}
+    nothing = {name for name in names if name.casefold() in NOT_A_LABEL}
+    if not nothing or names == nothing or not all(map(_NUMBER.fullmatch, names - nothing)):
+        return found
+    return [None if name in nothing else name for name in found]
 
 
 def _whole_numbers(found: list[str | None]) -> list[str | None]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from thresher.errors import UserError
 from thresher.sources.damage import Damage, DamagedShard
-from thresher.sources.labels import encode_labels, label_states, no_labels
+from thresher.sources.labels import encode_labels, label_states, no_labels, trimmed_labels
 from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.parquet_file import class_names, open_parquet_file
 from thresher.sources.places import absolute, name_of, shown
@@ -93,11 +93,13 @@ def open_parquet(request: Request, files: Sequence[str]) -> Manifest:
     total = sum(num_rows)
     if total == 0:
         raise UserError(f"{request.data} has no rows.")
+    trimmed: list[str] = []
     if label is None:
         labels, classes = no_labels(total, request)
     else:
         given = _concat([part.labels for part in parts])
         labels, classes = encode_labels(given, request, class_names(first).get(label))
+        trimmed = trimmed_labels(given)
     return make_manifest(
         kind="parquet",
         shards=[absolute(part.file) for part in parts],
@@ -114,6 +116,7 @@ def open_parquet(request: Request, files: Sequence[str]) -> Manifest:
             "shard_sizes": [part.size for part in parts],
             "shard_versions": [part.version for part in parts],
             "damaged_shards": damage.shards,
+            "trimmed_labels": trimmed,
         },
     )
 

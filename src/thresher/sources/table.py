@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from thresher.errors import UserError
 from thresher.sources.csv_form import parse_options, read_options, require_header
 from thresher.sources.exists import find_missing as find_missing_files
-from thresher.sources.labels import encode_labels, label_states, no_labels
+from thresher.sources.labels import encode_labels, label_states, no_labels, trimmed_labels
 from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.parquet_file import class_names
 from thresher.sources.places import folder_of, is_url, name_of, protocol
@@ -86,8 +86,10 @@ def manifest_of_rows(
     given = [part.given for part in parts if part.given is not None]
     if given:
         labels, classes = encode_labels(_joined(given), request, names)
+        trimmed = trimmed_labels(_joined(given))
     else:
         labels, classes = no_labels(len(paths), request)
+        trimmed = []
 
     blank = pc.equal(paths, "").to_numpy()
     missing = np.concatenate([find_missing(part, request) for part in parts]) & ~blank
@@ -105,7 +107,10 @@ def manifest_of_rows(
         labels=labels,
         shard=np.repeat(np.arange(len(parts), dtype=np.int32), sizes),
         states=states,
-        options={"repeated_paths": len(paths) - len(pc.unique(paths))},
+        options={
+            "repeated_paths": len(paths) - len(pc.unique(paths)),
+            "trimmed_labels": trimmed,
+        },
     )
 
 

@@ -23,6 +23,7 @@ from thresher.loader.feed import Feed
 from thresher.methods import resolve_name
 from thresher.methods.base import Method
 from thresher.sources.manifest import Manifest
+from thresher.sources.notes import notes_of
 from thresher.train import build, fit
 from thresher.train.checkpoint import CheckpointDamagedError
 from thresher.train.chronicle import Chronicle
@@ -285,6 +286,8 @@ def _announce(
         highlight=False,
         soft_wrap=True,
     )
+    for note in notes_of(manifest):
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     shown = yaml.safe_dump(
         dataclasses.asdict(config), sort_keys=False, default_flow_style=True, width=10**6
     )

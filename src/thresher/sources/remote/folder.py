@@ -10,7 +10,7 @@ import pyarrow as pa
 from thresher.sources.folder import Listing, manifest_of_classes, manifest_of_images
 from thresher.sources.manifest import Manifest
 from thresher.sources.manifest_file import SCHEMA
-from thresher.sources.names import is_image_name, is_skipped, natural_key
+from thresher.sources.names import extension, is_image_name, is_skipped, natural_key
 from thresher.sources.remote.base import Found
 from thresher.sources.remote.disk_cache import cache_name
 from thresher.sources.request import Request
@@ -33,7 +33,7 @@ def open_remote_folder(request: Request, url: str, found: list[Found]) -> Manife
         first, _, below = entry.name.partition("/")
         listing = by_class.setdefault(first, Listing()) if below else root
         if not is_image_name(name):
-            listing.ignored += 1
+            listing.ignored[extension(name)] += 1
             continue
         listing.files.append(below or first)
         sizes[entry.name] = -1 if entry.size is None else entry.size
@@ -43,7 +43,7 @@ def open_remote_folder(request: Request, url: str, found: list[Found]) -> Manife
             listing.files.sort()
         manifest = manifest_of_classes(request, url, root, ordered)
     else:
-        ignored = root.ignored + sum(listing.ignored for listing in by_class.values())
+        ignored = sum((listing.ignored for listing in by_class.values()), root.ignored)
         manifest = manifest_of_images(request, url, Listing(files=sorted(sizes), ignored=ignored))
     keys = manifest.table["key"].to_pylist()
     lengths = pa.array(np.fromiter((sizes[key] for key in keys), np.int64, len(keys)))
