@@ -16,6 +16,10 @@ FOLDERS = {
     ("index.json", "shard.00000.mds"): "is a MosaicML Streaming set",
     ("CURRENT", "MANIFEST-000002", "000005.ldb"): "is a LevelDB",
     ("train-00000-of-00001.tfrecord",): "is a folder with a TFRecord file",
+    # As MosaicML Streaming 0.13, LitData 0.2 and TensorFlow Datasets name them.
+    ("train/index.json", "train/shard.00000.mds.zstd"): "set/train is a MosaicML Streaming set",
+    ("train/index.json", "train/chunk-0-0.bin"): "set/train is a LitData set",
+    ("train-00000-of-00002", "train-00001-of-00002"): "a folder with TFRecord files, by their",
 }
 
 
@@ -34,3 +38,19 @@ def test_files(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match=r"is an? \w+ file. It is not read here: write its images"):
         open_source(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("shard.00000.mds.zstd", "is a MosaicML Streaming shard"),
+        ("index.json", "set is a MosaicML Streaming set.*StreamingDataset"),
+        ("train-00000-of-00002", "is a TFRecord file, by its name.*TFRecordDataset"),
+    ],
+)
+def test_files_without_an_ending_of_their_own(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "set").mkdir()
+    for file in (name, "index.json", "shard.00000.mds.zstd"):
+        (tmp_path / "set" / file).write_bytes(b"x")
+    with pytest.raises(UserError, match=says):
+        open_source(str(tmp_path / "set" / name))

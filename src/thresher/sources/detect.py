@@ -135,7 +135,7 @@ def _open_folder(request: Request) -> Manifest:
     try:
         return open_folder(request)
     except NotATreeError as error:
-        foreign = foreign_folder(request.data, names)
+        foreign = foreign_folder(request.data, names) or _foreign_below(request.data, names)
         raise UserError(foreign or f"{error}{_elsewhere(request.data, names)}") from None
     except UserError as error:
         shards = [name for name in names if name.lower().endswith(TAR_SUFFIXES + PARQUET_SUFFIXES)]
@@ -146,6 +146,16 @@ def _open_folder(request: Request) -> Manifest:
             f"{error} Beside the folders lies {printable(shards[0])}; to use such files, name "
             f"'{place}'."
         ) from None
+
+
+def _foreign_below(data: str, names: Sequence[str]) -> str:
+    """What to say where the folders of splits are another system's."""
+    for name in names:
+        below = Path(data, name)
+        found = below.is_dir() and foreign_folder(str(below), sorted(os.listdir(below)))  # noqa: PTH208
+        if found:
+            return found
+    return ""
 
 
 def _has_image_folder(request: Request, names: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,13 +36,37 @@ _LISTS = {
 }
 
 
+_TFRECORD = re.compile(r"-\d{5}-of-\d{5}")
+_READ_BY = {
+    "MosaicML": " streaming.StreamingDataset(local=...) reads it.",
+    "LitData": " litdata.StreamingDataset reads it.",
+    "TFRecord": " tf.data.TFRecordDataset reads it.",
+    "FFCV": " What it was written from is the better source: its images may be smaller.",
+}
+
+
+def _advise(what: str, kind: str) -> str:
+    reader = next((text for name, text in _READ_BY.items() if name in kind), "")
+    return f"{what} is {kind}. {_WRITE_OUT}{reader}"
+
+
 def foreign_file(name: str) -> str:
     """What to say of a file of another system; empty if its ending is not known."""
+    path = Path(name)
+    beside = [entry.name for entry in path.parent.iterdir()] if path.is_file() else []
+    if path.name == "index.json" or path.suffix == ".bin":
+        whole = foreign_folder(str(path.parent), beside)
+        if whole:
+            return whole
+    if ".mds." in path.name:
+        return _advise(printable(name), _BY_ENDING[".mds"])
+    if _TFRECORD.fullmatch(path.name[-15:]):
+        return _advise(printable(name), "a TFRecord file, by its name")
     advice = _LISTS.get(Path(name.lower()).suffix)
     if advice:
         return f"{printable(name)} is no table that is read here. {advice}"
     kind = _BY_ENDING.get(Path(name.lower()).suffix)
-    return f"{printable(name)} is {kind}. {_WRITE_OUT}" if kind else ""
+    return _advise(printable(name), kind) if kind else ""
 
 
 def foreign_folder(folder: str, names: Sequence[str]) -> str:
@@ -74,4 +99,6 @@ def foreign_folder(folder: str, names: Sequence[str]) -> str:
         by_ending = (_BY_ENDING.get(Path(name.lower()).suffix) for name in names)
         found = next((kind for kind in by_ending if kind), None)
         kind = f"a folder with {found}" if found else None
-    return f"{shown} is {kind}. {_WRITE_OUT}" if kind else ""
+    if kind is None and names and all(_TFRECORD.search(name) for name in names):
+        kind = "a folder with TFRecord files, by their names"
+    return _advise(shown, kind) if kind else ""
