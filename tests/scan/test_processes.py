@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from tests.sources.web import WebServer, status
+from thresher.cli import main
 from thresher.errors import UserError
 from thresher.scan import store as store_module
 from thresher.scan.look import Look
@@ -203,3 +207,50 @@ def test_no_right_to_write(many: Path, tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o555)
     with pytest.raises(UserError, match="No right"):
         scan(str(many), tmp_path / "locked" / "out")
+
+
+def test_a_server_that_refuses_all_images_stops_the_scan(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its images are not marked as damaged: they may be read tomorrow."""
+    monkeypatch.setenv("THRESHER_CACHE_DIR", str(tmp_path / "cache"))
+    web = WebServer(tmp_path)
+    try:
+        rows = "".join(f"{web.url}/gone/{i}.jpg,{i % 2}\n" for i in range(NUM))
+        (tmp_path / "t.csv").write_text(f"path,label\n{rows}")
+        web.fail("gone/", *[status(403)] * 2 * NUM)
+        out = tmp_path / "out"
+        assert main(["scan", str(tmp_path / "t.csv"), "--out", str(out), "--workers", "2"]) == 2
+    finally:
+        web.close()
+    said = capfd.readouterr().err
+    assert "HTTP 403: access refused" in said
+    assert "What was looked at is kept." in said
+    assert "Traceback" not in said
+    assert not (out / "manifest.parquet").exists()
+
+
+@pytest.mark.parametrize("problem", ["there is no such file", "access refused"])
+def test_a_shard_that_cannot_be_had_is_noted_and_the_rest_looked_at(
+    tmp_path: Path, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THRESHER_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "a").mkdir()
+    for shard in range(2):
+        with tarfile.open(tmp_path / "a" / f"{shard}.tar", "w") as tar:
+            for i in range(4):
+                for kind, data in (("jpg", jpeg(4 * shard + i)), ("cls", b"%d" % (i % 2))):
+                    info = tarfile.TarInfo(f"{i}.{kind}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+                tar.addfile(tarfile.TarInfo(f"{i}.notes"))
+    web = WebServer(tmp_path)
+    try:
+        web.fail("1.tar", *[status(404 if "no such" in problem else 403)] * 99)
+        result = scan(f"{web.url}/a/{{0..1}}.tar", tmp_path / "out", workers=1)
+    finally:
+        web.close()
+    assert result.findings.num_data == 4
+    (note,) = result.findings.notes
+    assert "1.tar" in note
+    assert problem in note

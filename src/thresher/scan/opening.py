@@ -134,7 +134,10 @@ def _pickles(data: str, manifest: Manifest) -> list[str]:
                     found.append(printable(str(path.relative_to(data))))
     elif manifest.kind == "tar" and manifest.options.get("ignored_members"):
         for file in manifest.shards:
-            shard = open_shard(file)
+            try:
+                shard = open_shard(file)
+            except (OSError, UserError):
+                continue  # said in the notes already
             try:
                 for member in walk_tar(shard):
                     kind = extension(member.name)
@@ -143,7 +146,7 @@ def _pickles(data: str, manifest: Manifest) -> list[str]:
                     if kind in _MAY_BE_PLAIN and not is_pickle(shard.read_at(member.offset, 256)):
                         continue
                     found.append(printable(f"{Path(file).name}/{member.name}"))
-            except DamagedTar:
+            except (DamagedTar, OSError):
                 pass  # said in the notes already
             finally:
                 shard.close()

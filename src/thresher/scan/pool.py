@@ -102,7 +102,7 @@ class Pool:
 
         Raises:
             Stopped: ``stop`` said so.
-            UserError: a worker cannot start.
+            UserError: a worker cannot start, or no image can be read any more.
         """
         while True:
             self._hand_out(chunks)
@@ -119,6 +119,8 @@ class Pool:
                 except (EOFError, ConnectionError):
                     yield from self._bury(worker)
                     continue
+                if isinstance(answer, str):
+                    raise UserError(f"{answer} What was looked at is kept.")
                 if worker.ready:
                     yield worker.given.popleft(), [Look(*values) for values in answer]
                 worker.ready = True

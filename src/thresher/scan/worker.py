@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from thresher.errors import UserError
 from thresher.files import explain_write_errors
 from thresher.scan.look import Look, look
 from thresher.sources.manifest import Manifest
@@ -77,7 +78,11 @@ def main(words: Sequence[str]) -> None:
         connection.send(None)  # ready
         while True:
             rows = connection.recv()
-            connection.send([tuple(look_at(reader, row)) for row in rows.tolist()])
+            try:
+                connection.send([tuple(look_at(reader, row)) for row in rows.tolist()])
+            except UserError as error:  # no image can be read any more: that is none's fault
+                connection.send(str(error))
+                return
     except (EOFError, ConnectionError):
         return
 
