@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
@@ -87,6 +89,23 @@ def test_files_and_folders_that_are_passed_over(tmp_path: Path) -> None:
     assert passed.startswith("2 files passed over, by their names no images that are read here")
     assert passed.endswith(": no ending (1), .heic (1).")
     assert ".txt (1)" in notes_of(manifest, all_files=True)[1]
+
+
+def test_folders_that_may_not_be_read(
+    unprivileged: tuple[Path, Callable[[], AbstractContextManager[None]]],
+) -> None:
+    folder, drop = unprivileged
+    tree(folder, "cat", "dog", "bird", "dog/old")
+    for name in ("bird", "dog/old"):
+        (folder / name).chmod(0o000)
+    with drop():
+        with pytest.raises(UserError, match=r"No right to read .*/bird"):
+            open_source(str(folder))
+        manifest = open_source(str(folder), allow_damaged=True)
+    assert manifest.classes == ("cat", "dog")
+    assert len(manifest) == 4
+    (note,) = notes_of(manifest)
+    assert "no right to read them: the folders 'bird', 'dog/old'. Change" in note
 
 
 def test_folders_below_the_first(tmp_path: Path) -> None:

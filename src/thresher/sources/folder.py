@@ -43,6 +43,7 @@ class Listing:
         broken: those of them that are links to nothing.
         ignored: how many files are not images by their extension, by that extension.
         hidden: folders with images whose names begin with a dot.
+        closed: folders that there is no right to read, where the user allows that.
         refused: how many links to folders would have led round in a circle or to the same twice.
     """
 
@@ -50,6 +51,7 @@ class Listing:
     broken: set[str] = field(default_factory=set)
     ignored: Counter[str] = field(default_factory=Counter)
     hidden: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
     refused: int = 0
 
 
@@ -61,7 +63,7 @@ def open_folder(request: Request) -> Manifest:
     """
     root = os.path.abspath(request.data)  # noqa: PTH100 - a link stays what the user named
     if not request.labelled:
-        listing = walk_images(root)
+        listing = walk_images(root, skip_closed=request.allow_damaged)
         return manifest_of_images(request, root, listing)
 
     whole, by_class = Listing(), dict[str, Listing]()
@@ -73,7 +75,7 @@ def open_folder(request: Request) -> Manifest:
         elif entry.is_symlink() and _leads_up(entry.path, root):
             whole.refused += 1
         else:
-            by_class[entry.name] = walk_images(entry.path)
+            by_class[entry.name] = walk_images(entry.path, skip_closed=request.allow_damaged)
     return manifest_of_classes(request, root, whole, by_class)
 
 
@@ -90,6 +92,7 @@ def manifest_of_classes(
     for name, listing in by_class.items():
         whole.ignored.update(listing.ignored)
         whole.hidden.extend(f"{name}/{hidden}" for hidden in listing.hidden)
+        whole.closed.extend(f"{name}/{closed}".rstrip("/") for closed in listing.closed)
     _require_images(range(num_images), request)
     if not any(listing.files for listing in by_class.values()):
         raise NotATreeError(
@@ -100,7 +103,7 @@ def manifest_of_classes(
     _refuse_splits(request, by_class)
     _refuse_bad_class_names(request, by_class)
     _refuse_wrapper(request, by_class)
-    empty = [name for name, listing in by_class.items() if not listing.files]
+    empty = [name for name, listing in by_class.items() if not listing.files and not listing.closed]
     if empty and request.classes is None:
         raise UserError(
             f"No image file in {len(empty)} class folder{'s' * (len(empty) > 1)} of "
@@ -127,11 +130,14 @@ def manifest_of_images(request: Request, root: str, listing: Listing) -> Manifes
     return _manifest(request, root, listing, labels, classes)
 
 
-def walk_images(root: str) -> Listing:
+def walk_images(root: str, *, skip_closed: bool = False) -> Listing:
     """List the images below ``root`` without asking the file system about each file.
 
     Real folders are walked before linked ones and links in sorted order, so that the same tree
     always gives the same list. A linked folder is walked once, and never if it leads upwards.
+
+    Raises:
+        PermissionError: there is no right to read a folder, unless they are to be skipped.
     """
     listing = Listing()
     seen: set[tuple[int, int]] = set()
@@ -146,7 +152,14 @@ def walk_images(root: str) -> Listing:
             listing.refused += 1
             continue
         seen.add((status.st_dev, status.st_ino))
-        with os.scandir(path) as entries:
+        try:
+            opened = os.scandir(path)
+        except PermissionError:
+            if not skip_closed:
+                raise
+            listing.closed.append(below)
+            continue
+        with opened as entries:
             for entry in entries:
                 name = below + entry.name
                 if is_skipped(entry.name):
@@ -230,6 +243,7 @@ def _manifest(
             "ignored_files": listing.ignored.total(),
             "ignored_kinds": dict(listing.ignored.most_common(_MOST_KINDS)),
             "hidden_folders": [printable(name) for name in listing.hidden[:_MOST_KINDS]],
+            "closed_folders": [printable(name) or "." for name in listing.closed[:_MOST_KINDS]],
             "refused_links": listing.refused,
             "deeper_folder": deeper,
         },

@@ -95,6 +95,12 @@ def _labels(manifest: Manifest) -> list[str]:
 
 def _files(options: Mapping[str, Any], *, all_files: bool) -> list[str]:
     notes = []
+    closed: list[str] = options.get("closed_folders", [])
+    if closed:
+        notes.append(
+            f"Left out, for there is no right to read them: the folders {enumerate_some(closed)}. "
+            "Change their rights, or run as their owner."
+        )
     hidden: list[str] = options.get("hidden_folders", [])
     if hidden:
         notes.append(

@@ -51,7 +51,7 @@ def write_parts(aside: Path, parts: Mapping[str, Any]) -> dict[str, str]:
         UserError: they cannot be written.
     """
     hashes = {}
-    with explain_write_errors(aside):
+    with explain_write_errors(aside.parent):  # its own name is gone by the time this is read
         aside.mkdir(parents=True, exist_ok=True)
         for stem, value in parts.items():
             path = aside / f"{stem}.pt"
