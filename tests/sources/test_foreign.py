@@ -54,3 +54,9 @@ def test_files_without_an_ending_of_their_own(tmp_path: Path, name: str, says: s
         (tmp_path / "set" / file).write_bytes(b"x")
     with pytest.raises(UserError, match=says):
         open_source(str(tmp_path / "set" / name))
+
+
+def test_pictures_that_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.HEIC").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"is a HEIC image, which is not read here\. Convert it"):
+        open_source(str(tmp_path / "a.HEIC"), labelled=False)

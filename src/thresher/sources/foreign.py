@@ -26,6 +26,15 @@ _BY_ENDING = {
     ".mat": "a MATLAB file",
     ".ffcv": "an FFCV file",
 }
+_PICTURES = {
+    ".heic": "a HEIC image",
+    ".heif": "a HEIF image",
+    ".jp2": "a JPEG 2000 image",
+    ".jxl": "a JPEG XL image",
+    ".svg": "a drawing",
+    ".avif": "an AVIF image",
+    ".psd": "a Photoshop file",
+}
 _LISTS = {
     ".xlsx": "Save it as CSV.",
     ".xls": "Save it as CSV.",
@@ -65,6 +74,9 @@ def foreign_file(name: str) -> str:
     advice = _LISTS.get(Path(name.lower()).suffix)
     if advice:
         return f"{printable(name)} is no table that is read here. {advice}"
+    picture = _PICTURES.get(Path(name.lower()).suffix)
+    if picture:
+        return f"{printable(name)} is {picture}, which is not read here. Convert it to JPEG or PNG."
     kind = _BY_ENDING.get(Path(name.lower()).suffix)
     return _advise(printable(name), kind) if kind else ""
 
