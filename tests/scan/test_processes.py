@@ -226,7 +226,7 @@ def test_a_server_that_refuses_all_images_stops_the_scan(
     said = capfd.readouterr().err
     assert "HTTP 403: access refused" in said
     assert "What was looked at is kept." in said
-    assert "Traceback" not in said
+    assert "worker.py" not in said  # the server may complain of a client that hung up
     assert not (out / "manifest.parquet").exists()
 
 
