@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from thresher.errors import UserError
+from thresher.sources.depth import deeper_folder, refuse_wrapper
 from thresher.sources.labels import index_names, no_labels
 from thresher.sources.manifest import OK, Manifest, make_manifest
 from thresher.sources.names import (
@@ -102,7 +103,7 @@ def manifest_of_classes(
         )
     _refuse_splits(request, by_class)
     _refuse_bad_class_names(request, by_class)
-    _refuse_wrapper(request, by_class)
+    refuse_wrapper(request, {name: listing.files for name, listing in by_class.items()})
     empty = [name for name, listing in by_class.items() if not listing.files and not listing.closed]
     if empty and request.classes is None:
         raise UserError(
@@ -111,6 +112,7 @@ def manifest_of_classes(
         )
 
     full = {name: listing for name, listing in by_class.items() if listing.files}
+    deeper = deeper_folder({name: listing.files for name, listing in full.items()})
     indices, classes = index_names(list(full), request)
     sizes = [len(listing.files) for listing in full.values()]
     labels = np.concatenate([np.repeat(indices, sizes), np.full(len(in_root), -1, np.int32)])
@@ -120,7 +122,7 @@ def manifest_of_classes(
         whole.broken.update(f"{name}/{file}" for file in listing.broken)
         whole.refused += listing.refused
     whole.files.extend(in_root)
-    return _manifest(request, root, whole, labels, classes, _deeper(full))
+    return _manifest(request, root, whole, labels, classes, deeper)
 
 
 def manifest_of_images(request: Request, root: str, listing: Listing) -> Manifest:
@@ -265,33 +267,6 @@ def _refuse_splits(request: Request, by_class: dict[str, Listing]) -> None:
         raise UserError(
             f"The sub-folders of {request.data} are splits, not classes: "
             f"{enumerate_some(list(by_class))}. Name one of them, as in {request.data}/{first}."
-        )
-
-
-def _folders_below(listing: Listing) -> set[str]:
-    """The folders that a class's images lie in; empty if one lies in the class folder itself."""
-    below = {file.partition("/")[0] if "/" in file else "" for file in listing.files}
-    return set() if "" in below else below
-
-
-def _deeper(by_class: dict[str, Listing]) -> str:
-    """A folder that might be meant as a class, if all classes hold several and no image."""
-    below = {name: _folders_below(listing) for name, listing in by_class.items()}
-    if any(len(folders) < 2 for folders in below.values()):
-        return ""
-    first = next(iter(below))
-    return printable(f"{first}/{min(below[first], key=natural_key)}")
-
-
-def _refuse_wrapper(request: Request, by_class: dict[str, Listing]) -> None:
-    """One folder around those of the classes is no class; tell where they are."""
-    full = [name for name, listing in by_class.items() if listing.files]
-    if len(full) == 1 and request.classes is None and _deeper({full[0]: by_class[full[0]]}):
-        folders = sorted(_folders_below(by_class[full[0]]), key=natural_key)
-        raise UserError(
-            f"{request.data} has only one class, {enumerate_some(full)}, with the folders "
-            f"{enumerate_some(folders)} in it. If they are the classes, name "
-            f"{printable(request.data.rstrip('/'))}/{printable(full[0])}."
         )
 
 
