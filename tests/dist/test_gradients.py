@@ -66,6 +66,15 @@ def test_what_a_step_of_a_small_network_sums_up_is_one_message(pair: Group) -> N
     assert len(buckets(exchange)) == 1
 
 
+def test_where_it_starts_early_little_of_a_small_network_is_left_at_the_end(pair: Group) -> None:
+    networks = {0: create_model("small_cnn", 10)}
+    exchange = Exchange(networks, pair, "none", RIDERS, starts_early=True)
+    step(exchange, networks)
+    step(exchange, networks)
+    first, last = buckets(exchange)
+    assert last < 0.1 * first
+
+
 def test_riders_take_the_first_bucket(pair: Group) -> None:
     """The last would do, but the end of backward is when an exchange is waited for."""
     networks = {0: create_model("small_resnet", 10)}
@@ -98,7 +107,15 @@ def test_parameters_of_no_part_stay_at_home(pair: Group) -> None:
     assert network["head"].weight.grad is not None
 
 
-@pytest.mark.parametrize(("values", "expected"), [(100, 1.0), (6 * 2**20, 2.0), (10**9, 25.0)])
-def test_a_twelfth_of_all_within_bounds(values: int, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("values", "expected", "early"),
+    [
+        (100, 1.0, 0.25), (2**17, 1.0, 0.375), (2**19, 1.0, 1.0), (6 * 2**20, 2.0, 2.0),
+        (10**9, 25.0, 25.0),
+    ],
+)  # fmt: skip
+def test_a_twelfth_of_all_within_bounds(values: int, expected: float, early: float) -> None:
     with torch.device("meta"):
-        assert bucket_megabytes([nn.Parameter(torch.empty(values))]) == expected
+        weights = [nn.Parameter(torch.empty(values))]
+        assert bucket_megabytes(weights, starts_early=False) == expected
+        assert bucket_megabytes(weights, starts_early=True) == early

@@ -15,7 +15,7 @@ from torch import nn
 from thresher import ranks
 from thresher.dist import cores
 from thresher.dist.agree import first_difference, join_errors
-from thresher.dist.cores import Binding, binding, ranks_here, share_of_cores
+from thresher.dist.cores import Binding, binding, is_crowded, ranks_here, share_of_cores
 from thresher.dist.environment import check_devices, local_size
 from thresher.dist.errors import PeersLostError, name_lost_peers
 from thresher.dist.gradients import flatten, running_statistics, unflatten_into
@@ -117,6 +117,17 @@ def test_cores_are_divided_only_among_those_who_share_them() -> None:
     bound = [Binding("a", (0, 1)), Binding("a", (2, 3)), Binding("b", (0, 1))]
     assert share_of_cores(bound[0], bound) == 2
     assert ranks_here(bound[0], bound) == 2
+
+
+def test_ranks_are_crowded_where_each_has_less_than_a_core() -> None:
+    pair = Binding("a", (0, 1))
+    assert not is_crowded(pair, [pair] * 2)
+    assert is_crowded(pair, [pair] * 3)
+    assert not is_crowded(pair, [pair] * 2 + [Binding("b", (0, 1))] * 2)
+    bound = [Binding("a", (0,)), Binding("a", (1,))]
+    assert not is_crowded(bound[0], bound)
+    held = Binding("a", (0, 1, 2, 3), Quota(1.5, "one"))
+    assert is_crowded(held, [held] * 2)
 
 
 def test_containers_of_one_machine_share_its_cores_and_keep_to_their_quotas() -> None:

@@ -30,9 +30,12 @@ def test_buckets_fill_as_gradients_come() -> None:
 
 
 def test_buckets_are_those_of_training() -> None:
-    for parameters in (1_000, 240_000, 4_000_000, 60_000_000):
+    for parameters in (1_000, 100_000, 240_000, 4_000_000, 60_000_000):
         weight = nn.Parameter(torch.empty(parameters, device="meta"))
-        assert usual_bucket(4 * parameters) == pytest.approx(bucket_megabytes([weight]) * 2**20)
+        for early in (False, True):
+            megabytes = bucket_megabytes([weight], starts_early=early)
+            found = usual_bucket(4 * parameters, starts_early=early)
+            assert found == pytest.approx(megabytes * 2**20)
 
 
 def test_second_bucket_waits_for_the_first() -> None:

@@ -42,13 +42,22 @@ def share_of_cores(mine: Binding, everyone: Sequence[Binding]) -> int:
 
     MPI and Slurm may have bound each rank to cores of its own; then nothing is divided.
     """
+    return max(1, int(_share(mine, everyone)))
+
+
+def is_crowded(mine: Binding, everyone: Sequence[Binding]) -> bool:
+    """Whether this process takes turns with other ranks on less than a core for each."""
+    return _share(mine, everyone) < 1
+
+
+def _share(mine: Binding, everyone: Sequence[Binding]) -> float:
     here = [other for other in everyone if other.machine == mine.machine]
     sharers = sum(1 for other in here if set(other.cores) & set(mine.cores))
     share = len(mine.cores) / max(1, sharers)
     if mine.quota is not None:
         inmates = sum(1 for other in here if other.quota and other.quota.group == mine.quota.group)
         share = min(share, mine.quota.cores / max(1, inmates))
-    return max(1, int(share))
+    return share
 
 
 def ranks_here(mine: Binding, everyone: Sequence[Binding]) -> int:

@@ -60,6 +60,7 @@ class Exchange:
         compression: ``bf16`` halves what travels, at the cost of rounding each rank's gradients.
         num_riders: numbers that are summed up over the ranks in each step, besides.
         idle: names of each network's parameters that never get a gradient; they do not travel.
+        starts_early: whether those of small networks, too, begin to travel before backward ends.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Exchange:
         compression: Compression,
         num_riders: int,
         idle: Collection[str] = (),
+        starts_early: bool = False,
     ) -> None:
         self._networks = networks
         self._group = group
@@ -92,7 +94,7 @@ class Exchange:
             members,
             device_ids=[first.device] if first.is_cuda else None,
             process_group=group.handle,
-            bucket_cap_mb=bucket_megabytes(self._travelling.values()),
+            bucket_cap_mb=bucket_megabytes(self._travelling.values(), starts_early=starts_early),
             gradient_as_bucket_view=True,
             **_NO_BUFFERS,
         )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from thresher.config import Compression, Placement, Precision
 from thresher.dist.agree import RanksDifferError, first_difference, join_errors
 from thresher.dist.batchnorm import share_statistics
-from thresher.dist.cores import binding, ranks_here, share_of_cores
+from thresher.dist.cores import binding, is_crowded, ranks_here, share_of_cores
 from thresher.dist.environment import Surroundings, surroundings
 from thresher.dist.errors import PeersLostError, name_lost_peers
 from thresher.dist.gradients import Exchange
@@ -101,6 +101,9 @@ class Runtime:
                 everyone = self.gather(mine)
                 self.cores = share_of_cores(mine, everyone)
                 self.local_size = ranks_here(mine, everyone)
+                # Of one mind: the ranks' buckets must be the same.
+                crowded = any(self.gather(is_crowded(mine, everyone)))
+                self._starts_early = kind == "cpu" and not crowded
         except (UserError, PeersLostError):
             self.leave()  # nobody else can: there will be no runtime
             raise
@@ -130,7 +133,9 @@ class Runtime:
         self, networks: Mapping[int, nn.Module], compression: Compression, num_riders: int
     ) -> Exchange:
         """The way to averaged gradients for the networks that this rank holds."""
-        return Exchange(networks, self.group, compression, num_riders, self._idle)
+        return Exchange(
+            networks, self.group, compression, num_riders, self._idle, self._starts_early
+        )
 
     def leave_out_idle(self, network: nn.Module, images: Tensor) -> None:
         """Find out which parameters never get a gradient; they take no part in any exchange.

@@ -104,7 +104,9 @@ def exchange(
     starts = [(index * length, length) for index in range(networks)]
     stream = ready_stream(profile.ready, profile.gradient_bytes, starts)
     gradients = networks * profile.gradient_bytes
-    size = (bucket_bytes or usual_bucket(gradients)) if overlap else math.inf
+    early = on_processors and ranks.slower <= 1
+    usual = usual_bucket(gradients, starts_early=early)
+    size = (bucket_bytes or usual) if overlap else math.inf
     queue = [(0.0, flags), *exchange_queue(stream, size, seconds)]
     whole = sum(took for _, took in queue)
     late = exposed(queue, backward) if overlap else whole

@@ -7,11 +7,16 @@ from collections.abc import Callable, Sequence
 _BUCKETS = 12
 _SMALLEST = 1.0 * 2.0**20
 _LARGEST = 25 * 2.0**20
+_FIRST_SHARE = 0.75
+_WORTH_CUTTING = 0.25 * 2.0**20
 
 
-def usual_bucket(gradient_bytes: float) -> float:
+def usual_bucket(gradient_bytes: float, *, starts_early: bool) -> float:
     """Bytes at which gradients are sent, of so many in all; see ``dist/buckets.py``."""
-    return min(_LARGEST, max(_SMALLEST, gradient_bytes / _BUCKETS))
+    smallest = _SMALLEST
+    if starts_early:
+        smallest = max(_WORTH_CUTTING, min(_SMALLEST, _FIRST_SHARE * gradient_bytes))
+    return min(_LARGEST, max(smallest, gradient_bytes / _BUCKETS))
 
 
 def buckets(stream: Sequence[tuple[float, float]], size: float) -> list[tuple[float, float]]:
