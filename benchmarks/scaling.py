@@ -1,6 +1,6 @@
 """How training scales over processes, and what travels between them.
 
-    python benchmarks/scaling.py [--rounds 7] [--out scaling.json]
+    python benchmarks/scaling.py [--rounds 7] [--only WORDS …] [--out scaling.json]
 
 On this machine: 1, 2 and 4 processes of one core each, weak (the same batch for each process) and
 strong (the same batch over all), by cross-entropy, beside plain DistributedDataParallel training
@@ -10,7 +10,7 @@ Thresher's own method on each, and with one of the two on each (--placement apar
 
 "exposed" is what an exchange adds to a step: the time of a step less that of one in which ranks
 exchange nothing but four flags, so that they still go in step. "waiting" is what going in step
-adds to a step of ranks that exchange nothing at all: each step takes as long as the slowest rank.
+adds to a mean rank's step if ranks exchange nothing at all: each takes as long as the slowest.
 "emulation" is what of the step the cores spent on carrying packets between the hosts, which real
 hosts leave to their network; it is part of "exposed".
 Prints a table and a last line of JSON; --out writes every record, as plan_check.py takes them.
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,10 @@ class Case:
     model: str = "small_cnn"
     steps: int = 12
 
+    def __str__(self) -> str:
+        what = f"{self.model} {self.method} {self.placement}"
+        return f"{self.processes} x {self.batch} {what}, {self.mode}, {self.link}"
+
 
 def measure(case: Case, rounds: int, net: hosts.Network | None) -> dict[str, Any]:
     """What rank 0 found."""
@@ -91,6 +96,7 @@ def record(case: Case, found: dict[str, Any]) -> dict[str, Any]:
     ours = sides["ours"]
     holders = case.processes // (2 if case.placement == "apart" else 1)
     in_step, alone = sides.get("ours, in step", ours), sides.get("ours, alone", ours)
+    free = statistics.mean(alone["own_seconds_per_step"])
     figures = {
         "processes": case.processes,
         "placement": case.placement,
@@ -104,7 +110,7 @@ def record(case: Case, found: dict[str, Any]) -> dict[str, Any]:
         "spread": [min(ours["all"]), max(ours["all"])],
         "pace_seconds": found["pace_seconds"],
         "exposed_seconds": max(0.0, ours["seconds_per_step"] - in_step["seconds_per_step"]),
-        "waiting_seconds": max(0.0, in_step["seconds_per_step"] - alone["seconds_per_step"]),
+        "waiting_seconds": max(0.0, in_step["seconds_per_step"] - free),
         "emulation_seconds": ours["carrying_per_step"] / (os.cpu_count() or 1),
         # The loopback interface carries what all processes of this machine send.
         "bytes_per_step": ours["bytes_per_step"] / (case.processes if case.link == "lo" else 1),
@@ -165,6 +171,8 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
 
 
 def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all the cases on this machine came to, and those between hosts if they were measured."""
+
     def one(
         processes: int, link: str = "lo", mode: str = "weak", model: str = "small_cnn", **more: str
     ) -> dict[str, Any]:
@@ -200,12 +208,25 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7, help="blocks of each side")
     parser.add_argument("--out", type=Path, help="write every record here")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="WORDS",
+        help="cases whose name contains one of these, such as '2 x 128 small_cnn ce together';"
+        " without a summary",
+    )  # fmt: skip
     given = parser.parse_args()
     console = Console(width=170)
-    records = [record(case, measure(case, given.rounds, None)) for case in cases_here()]
-    reason = hosts.why_not()
+
+    def wanted(cases: list[Case]) -> list[Case]:
+        return [case for case in cases if any(words in str(case) for words in given.only)]
+
+    here, between = wanted(cases_here()), wanted(cases_between_hosts())
+    if not here and not between:
+        names = "\n  ".join(map(str, [*cases_here(), *cases_between_hosts()]))
+        parser.error(f"--only fits none of these cases:\n  {names}")
+    records = [record(case, measure(case, given.rounds, None)) for case in here]
+    reason = hosts.why_not() if between else None
     if reason is None:
-        for case in cases_between_hosts():
+        for case in between:
             with hosts.network(case.processes) as net:
                 records.append(record(case, measure(case, given.rounds, net)))
     show(records, console)
@@ -213,6 +234,8 @@ def main() -> None:
         console.print(f"Nothing was measured between hosts: this {reason}.")
     if given.out is not None:
         given.out.write_text(json.dumps(records, indent=1) + "\n")
+    if given.only != [""]:
+        return
     rounded = json.loads(
         json.dumps(summary(records)), parse_float=lambda text: round(float(text), 4)
     )

@@ -12,9 +12,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
-import time
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from unittest import mock
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -46,6 +44,12 @@ from thresher.train.resolve import Facts, resolve
 from thresher.train.team import Team
 from thresher.train.together import Together
 from thresher.types import Batch, Progress, View
+
+if __package__:
+    from .blocks import blocks, counters
+else:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from cluster.blocks import blocks, counters
 
 Exchange = Literal["all", "flags", "nothing"]
 """What the ranks tell one another in a step. With the flags alone each step still waits for the
@@ -183,57 +187,6 @@ def plain(runtime: Runtime, made: Made, model: str) -> Callable[[int, Exchange],
     return step
 
 
-@dataclass
-class Block:
-    """What one block of a side came to.
-
-    Attributes:
-        seconds: of the clock.
-        sent: bytes by the interface.
-        carrying: seconds that a processor worked on the emulated link.
-    """
-
-    seconds: float
-    sent: float
-    carrying: float
-
-
-def blocks(
-    sides: dict[str, Callable[[], None]],
-    rounds: int,
-    counters: Callable[[], tuple[float, float]],
-    before_each: Callable[[], None],
-) -> dict[str, list[Block]]:
-    """Each side's blocks, taken in turn, in changing order."""
-    found: dict[str, list[Block]] = {name: [] for name in sides}
-    for turn in range(rounds):
-        names = list(sides)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            before_each()
-            dist.barrier() if dist.is_initialized() else None
-            before, started = counters(), time.perf_counter()
-            sides[name]()
-            seconds = time.perf_counter() - started
-            sent, carrying = (b - a for a, b in zip(before, counters(), strict=True))
-            found[name].append(Block(seconds, sent, carrying))
-    return found
-
-
-def counters(interface: str, relay: int | None) -> Callable[[], tuple[float, float]]:
-    """(bytes sent, seconds that the relay's process has worked) so far."""
-    path = Path(f"/sys/class/net/{interface}/statistics/tx_bytes")
-
-    def read() -> tuple[float, float]:
-        worked = 0.0
-        if relay is not None:
-            # Behind the name in parentheses, from the third field on: proc(5).
-            fields = Path(f"/proc/{relay}/stat").read_text().rpartition(")")[2].split()
-            worked = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return int(path.read_text()), worked
-
-    return read
-
-
 def numbers() -> Iterator[int]:
     number = 0
     while True:
@@ -282,10 +235,13 @@ def main() -> None:
             paces.append(pace())
 
     found = blocks(sides, given.rounds, counters(given.interface, given.relay), measure_pace)
+    own = {name: statistics.median(b.own for b in side) for name, side in found.items()}
+    everyone = runtime.gather(own)
     if runtime.is_first:
         sides_found = {
             name: {
                 "seconds_per_step": statistics.median(b.seconds for b in side) / given.steps,
+                "own_seconds_per_step": [one[name] / given.steps for one in everyone],
                 "all": [b.seconds / given.steps for b in side],
                 "bytes_per_step": statistics.median(b.sent for b in side) / given.steps,
                 "carrying_per_step": statistics.mean(b.carrying for b in side) / given.steps,

@@ -1,0 +1,66 @@
+"""Blocks of steps of several sides in turn, on all ranks at once, with what they sent and took."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.distributed as dist
+
+
+@dataclass
+class Block:
+    """What one block of a side came to.
+
+    Attributes:
+        seconds: of the clock, until the last rank was done. Ranks that share no gradients may be
+            most of a step apart then.
+        own: until this rank was done.
+        sent: bytes by the interface.
+        carrying: seconds that a processor worked on the emulated link.
+    """
+
+    seconds: float
+    own: float
+    sent: float
+    carrying: float
+
+
+def blocks(
+    sides: dict[str, Callable[[], None]],
+    rounds: int,
+    counters: Callable[[], tuple[float, float]],
+    before_each: Callable[[], None],
+) -> dict[str, list[Block]]:
+    """Each side's blocks, taken in turn, in changing order."""
+    found: dict[str, list[Block]] = {name: [] for name in sides}
+    for turn in range(rounds):
+        names = list(sides)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            before_each()
+            dist.barrier() if dist.is_initialized() else None
+            before, started = counters(), time.perf_counter()
+            sides[name]()
+            own = time.perf_counter() - started
+            sent, carrying = (b - a for a, b in zip(before, counters(), strict=True))
+            dist.barrier() if dist.is_initialized() else None
+            found[name].append(Block(time.perf_counter() - started, own, sent, carrying))
+    return found
+
+
+def counters(interface: str, relay: int | None) -> Callable[[], tuple[float, float]]:
+    """(bytes sent, seconds that the relay's process has worked) so far."""
+    path = Path(f"/sys/class/net/{interface}/statistics/tx_bytes")
+
+    def read() -> tuple[float, float]:
+        worked = 0.0
+        if relay is not None:
+            # Behind the name in parentheses, from the third field on: proc(5).
+            fields = Path(f"/proc/{relay}/stat").read_text().rpartition(")")[2].split()
+            worked = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return int(path.read_text()), worked
+
+    return read
