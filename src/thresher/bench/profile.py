@@ -13,6 +13,7 @@ from thresher.bench.images import measure
 from thresher.bench.messages import processor_seconds
 from thresher.bench.pace import Pace
 from thresher.bench.step import PHASES, PIECES, Setting, Step
+from thresher.dist.memory import keep_memory
 from thresher.plan.line import Line
 from thresher.plan.profile import Profile
 
@@ -46,6 +47,8 @@ def measure_profile(
     Raises:
         UserError: images that cannot be opened or decoded.
     """
+    if setting.device.type == "cpu":
+        keep_memory()  # as training does
     report("decoding")
     rates = measure(data, setting.image_size, setting.small)
     step = Step(setting)

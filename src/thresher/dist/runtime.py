@@ -28,6 +28,7 @@ from thresher.dist.errors import PeersLostError, name_lost_peers
 from thresher.dist.gradients import Exchange
 from thresher.dist.group import Group, Pending, Twin
 from thresher.dist.idle import find_idle
+from thresher.dist.memory import keep_memory
 from thresher.dist.start import check_accelerator, join, make_fabric, set_timeout
 from thresher.dist.store import HashStore, Store, TCPStore
 from thresher.dist.watch import Watch
@@ -71,6 +72,8 @@ class Runtime:
     ) -> None:
         around = Surroundings(LightningEnvironment(), 1, 1) if alone else surroundings()
         kind = check_accelerator(accelerator, around)
+        if kind == "cpu":
+            keep_memory()
         self.world_size = around.world_size
         self._peer_timeout = peer_timeout
         self._fabric = make_fabric(kind, precision, around)
