@@ -118,24 +118,24 @@ def basic_columns(networks: int, num_classes: int) -> tuple[Column, ...]:
 
 
 def record_basics(
-    probs: Sequence[Tensor], losses: Sequence[Tensor], labels: Tensor, weights: Sequence[Tensor]
+    probs: Tensor, losses: Sequence[Tensor], labels: Tensor, weights: Sequence[Tensor]
 ) -> dict[str, Tensor]:
     """Values for ``basic_columns``, each [B, networks].
 
     Args:
-        probs: per network float[B, C].
+        probs: float[networks, B, C], without gradients.
         losses: per network float[B].
         labels: int64[B], given.
         weights: per network float[B], what the given label counted for, 0 to 1.
     """
-    tops = [p.detach().max(dim=1) for p in probs]
-    given = [p.detach().gather(1, labels[:, None])[:, 0] for p in probs]
+    top = probs.max(dim=2)
+    given = probs.gather(2, labels.expand(len(probs), -1)[:, :, None])
     return {
         # The column is float16, which ends at 65,504.
-        "loss": torch.stack([loss.detach().clamp(max=6e4) for loss in losses], dim=1),
-        "prob_given": torch.stack(given, dim=1),
-        "top1": torch.stack([top.indices for top in tops], dim=1),
-        "confidence": torch.stack([top.values for top in tops], dim=1),
+        "loss": torch.stack([loss.detach() for loss in losses], dim=1).clamp_(max=6e4),
+        "prob_given": given[:, :, 0].t(),
+        "top1": top.indices.t(),
+        "confidence": top.values.t(),
         "weight": torch.stack(list(weights), dim=1),
     }
 

@@ -79,13 +79,13 @@ class CrossEntropy:
         all_losses = [cross_entropy(z, labels, self.options.label_smoothing) for z in all_logits]
         logits = [z[:num] for z in all_logits]
         losses = [loss[:num] for loss in all_losses]
-        probs = [z.detach().softmax(dim=1) for z in logits]
+        probs = torch.stack([z.detach() for z in logits]).softmax(dim=2)
         given = [weight[:num]] * self.networks
         records = record_basics(probs, losses, batch.labels, given)
         # Plain mean over epochs: a label learnt late, as wrong ones are, keeps a low mean.
         belief = blend(
             recall_dense(history, "belief", batch.labels, self.num_classes),
-            torch.stack(probs).mean(dim=0),
+            probs.mean(dim=0),
             keep=progress.epoch / (progress.epoch + 1),
         )
         records |= dense_as_columns("belief", belief, batch.labels)

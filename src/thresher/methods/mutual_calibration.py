@@ -139,7 +139,7 @@ class MutualCalibration:
             images = looks + self._looks(batch.clean, progress)
             clean_targets = one_hot(batch.clean.labels, self.num_classes)
         stacked = torch.cat(images).contiguous(memory_format=torch.channels_last)
-        loss_sums, weight_sums, probs, losses = [], [], [], []
+        loss_sums, weight_sums, firsts, losses = [], [], [], []
         for logits, target in zip(networks.students(stacked), targets, strict=True):
             of_looks = logits[:num].chunk(len(looks))
             smooth = self._smoothed(target)
@@ -156,7 +156,8 @@ class MutualCalibration:
             loss_sums.append(loss_sum)
             weight_sums.append(weight_sum)
             losses.append(loss)
-            probs.append(of_looks[0].detach().softmax(dim=1))
+            firsts.append(of_looks[0].detach())
+        probs = torch.stack(firsts).softmax(dim=2)
         records = record_basics(probs, losses, batch.labels, list(history["trust"].unbind(dim=1)))
         assert progress.mode is not None, "see with_mode"
         if progress.mode:

@@ -87,6 +87,10 @@ class Team:
             The sum of all ranks' flags, if they were asked.
         """
         losses = self._losses(result)
+        if self._weight_is_known:
+            told = None if flags is None else self._runtime.start_flags(flags)
+            self._together.backward(losses)
+            return told
         assert self._weights is not None
         values = [self._weights, *self._statistics]
         told = None
@@ -107,15 +111,15 @@ class Team:
         return Pending(flag_sums, None) if self._runtime.flags_can_ride else told
 
     def _losses(self, result: StepResult) -> list[Tensor]:
-        """Those of this rank's networks, scaled; their weights are counted."""
+        """Those of this rank's networks, scaled; weights are counted where others add to them."""
+        if self._weight_is_known:
+            pairs = [(result.loss_sums[i], result.weight_sums[i]) for i in self.learners]
+            return [loss / weight.detach().clamp(min=1.0) for loss, weight in pairs]
+        # Gradients are averaged over the ranks, and the mean is over all of them.
+        scale = self._runtime.group.size / self._nominal
         weights = torch.stack([weight.detach() for weight in result.weight_sums])
         self._weights = weights if self._weights is None else self._weights + weights
-        if self._weight_is_known:
-            scales = 1.0 / weights.clamp(min=1.0)
-        else:
-            # Gradients are averaged over the ranks, and the mean is over all of them.
-            scales = torch.full_like(weights, self._runtime.group.size / self._nominal)
-        return [result.loss_sums[index] * scales[index] for index in self.learners]
+        return [result.loss_sums[index] * scale for index in self.learners]
 
     def step(self, lr: float) -> None:
         """Change the weights, once all parts of a batch went backward."""
@@ -129,13 +133,13 @@ class Team:
 
     def apply(self) -> None:
         """The device's part of a step."""
-        assert self._sums is not None
         totals, self._sums = self._sums, None
         self._steps += 1
 
         def apply(index: int) -> None:
             learner = self.learners[index]
             if not self._weight_is_known:
+                assert totals is not None, "after backward"
                 gradients = learner.gradients
                 torch._foreach_mul_(gradients, self._nominal / totals[index].clamp(min=1.0))
             learner.step()
