@@ -256,6 +256,26 @@ def test_what_cannot_run_as_one_is_left_out(
     agree(outcome, computed)
 
 
+def test_a_step_that_fails_late_is_counted_once(
+    recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As one the loss was known and only the way back failed; the step is made again in turn."""
+    try_all(recorder, _TwoWays(), monkeypatch)
+    backward, failed = Together.backward, []
+
+    def fails(self: Together, losses: Any) -> None:
+        if self.are_one:
+            failed.append(True)
+            raise RuntimeError("out of memory")
+        backward(self, losses)
+
+    monkeypatch.setattr(Together, "backward", fails)
+    outcome = train(made("mct"), tmp_path)
+    assert failed == [True]
+    assert [epoch.images for epoch in outcome.epochs] == [STEPS * 8] * EPOCHS
+    assert outcome.ledger["seen"].tolist() == [EPOCHS] * STEPS * 8
+
+
 def test_a_method_that_waits_is_computed_and_says_so(
     recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

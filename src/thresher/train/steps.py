@@ -85,8 +85,14 @@ class Steps:
             self._team.step(lr)
 
     def _whole(self, sent: Sent, progress: Progress) -> None:
-        self._compute(sent, progress, look=lambda: None)
+        """Count and remember it in the end alone, since one that failed is made another way."""
+        batch, positions = self._feed.batch(sent)
+        rows = self._ledger.rows(positions)
+        result = self._method.step(self._team.networks, batch, rows, progress)
+        self._team.backward(result, flags=None)
         self._team.apply()
+        self._meter.add(result, batch.valid)
+        self._ledger.update(positions, batch.valid, result.records)
 
     def _compute(self, sent: Sent, progress: Progress, look: Look | None) -> Pending | None:
         batch, positions = self._feed.batch(sent)
