@@ -22,12 +22,12 @@ every epoch, with their own workers. See ``steps/timm_train.py`` for what of it 
 Of photographs Thresher crops anew each time; those who have them in memory take the middle.
 
 Ratios are medians over the rounds of the ratios within each; above 1 Thresher is quicker.
-``mct_over_ce`` and ``overhead_over_bare_step`` are Thresher's own costs. ``vs_timm`` is against
-``train.py`` if it was given, else against timm's parts: ``vs_timm_is`` says which. ``cpu`` has
-ratios of the processor's time. Mutual calibration is timed over a whole short run, with all
-rounds, teachers and judging. Every step has the batch's full shape; in Thresher's some places may
-repeat others, where the images do not come out even. The last line is JSON; ``--out`` gets every
-figure as it comes.
+``mct_over_ce``, ``mct_views_1_over_ce`` (``--mct.views 1``) and ``overhead_over_bare_step`` are
+Thresher's own costs. ``vs_timm`` is against ``train.py`` if it was given, else against timm's
+parts: ``vs_timm_is`` says which. ``cpu`` has ratios of the processor's time. Mutual calibration is
+timed over a whole short run, with all rounds, teachers and judging. Every step has the batch's full
+shape; in Thresher's some places may repeat others, where the images do not come out even. The
+last line is JSON; ``--out`` gets every figure as it comes.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from steps.figures import (
     BF16,
     FP32,
     MCT,
+    MCT_1,
     NOISYPY,
     OURS,
     TIMM,
@@ -84,10 +85,11 @@ def sides_of(
     found[FP32] = plain(images, bf16=False)
     found[BF16] = plain(images, bf16=True)
     if case.mct_epochs:
-        mct = work_of(case, "mct", runtime, precision)
-        works.append(mct)
-        whole = mct.feed.order.steps * case.mct_epochs - SKIP
-        found[MCT] = lambda _: steps_of(mct, whole)
+        for name, views in ((MCT, 2), (MCT_1, 1)):
+            mct = work_of(case, "mct", runtime, precision, rounds=3, views=views)
+            works.append(mct)
+            whole = mct.feed.order.steps * case.mct_epochs - SKIP
+            found[name] = lambda _, mct=mct, whole=whole: steps_of(mct, whole)
     found[TIMM_PARTS] = timm_parts(images, bf16)
     if given.timm_train is not None:
         found[TIMM] = timm_train.block_of(given.timm_train, case, runtime.device, bf16, images.lr)

@@ -15,7 +15,8 @@ from steps.cases import Case
 from steps.spent import Spent
 
 Found = dict[str, list[Spent]]
-OURS, MCT, BARE = "Thresher", "Thresher, mct", "bare step"
+OURS, BARE = "Thresher", "bare step"
+MCT, MCT_1 = "Thresher, mct", "Thresher, mct with one view"
 FP32, BF16 = "PyTorch, fp32", "PyTorch, bf16"
 TIMM, TIMM_PARTS, NOISYPY = "timm's train.py", "a step from timm's parts", "noisypy, fp32"
 
@@ -47,10 +48,12 @@ def ratios(found: Found) -> dict[str, Any]:
         "vs_timm_parts": over(found, TIMM_PARTS, OURS),
         "vs_noisypy": over(found, NOISYPY, OURS),
         "mct_over_ce": over(found, MCT, OURS),
+        "mct_views_1_over_ce": over(found, MCT_1, OURS),
         "overhead_over_bare_step": above_one(over(found, OURS, BARE)),
         "cpu": {
             "vs_plain": over(found, FP32, OURS, cpu=True),
             "mct_over_ce": over(found, MCT, OURS, cpu=True),
+            "mct_views_1_over_ce": over(found, MCT_1, OURS, cpu=True),
             "overhead_over_bare_step": above_one(over(found, OURS, BARE, cpu=True)),
         },
     }

@@ -22,9 +22,9 @@ SKIP = 3
 """Steps before time is counted, of every side that starts anew."""
 
 
-def work_of(case: Case, method: str, runtime: Runtime, precision: Precision) -> Work:
-    kind = all_methods()[method]
-    options: Any = kind.Options(rounds=3) if method == "mct" else kind.Options()
+def work_of(case: Case, method: str, runtime: Runtime, precision: Precision, **more: Any) -> Work:
+    """What the loop trains; ``more`` are options of the method."""
+    options: Any = all_methods()[method].Options(**more)
     config = TrainConfig(
         data=case.data, method=method, model=case.model, image_size=case.pixels,
         batch_size=case.batch, epochs=case.mct_epochs if method == "mct" else 10_000,

@@ -48,6 +48,7 @@ def test_every_side_runs_and_leaves_its_figures(tmp_path: Path) -> None:
         assert small["cpu"]["vs_plain"] > 1.5
     # Two networks with two views each and their teachers.
     assert 2 < small["cpu"]["mct_over_ce"] < 6.5
+    assert 1.5 < small["cpu"]["mct_views_1_over_ce"] < small["cpu"]["mct_over_ce"]
     around, *lines = map(json.loads, out.read_text().splitlines())
     assert around["threads"] == 1
     sides = {line["side"] for line in lines}
