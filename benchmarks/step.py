@@ -9,9 +9,10 @@ The sides, block by block in turn: Thresher's own loop with its loader, ledger a
 step (the same network, precision, views, SGD and average, and nothing else); PyTorch as its
 tutorials have it, in float32 and with bfloat16 and channels_last; a step put together from timm's
 parts; timm's ``train.py`` itself where its path is given; noisypy's cross-entropy where noisypy is
-installed. The last two start anew in every round, and their start is not counted. The bare step,
-PyTorch and timm's parts have all images decoded in memory; ``train.py`` and noisypy read them in
-every epoch, with their own workers. See ``steps/timm_train.py`` for what of it is counted.
+installed. The last two start anew in every round, and their start is not counted. PyTorch and
+timm's parts have a process of their own, the bare step has Thresher's with its settings. These
+have all images decoded in memory; ``train.py`` and noisypy read them in every epoch, with their
+own workers. See ``steps/timm_train.py`` for what of it is counted.
 
 | case | network | images | for |
 |---|---|---|---|
@@ -33,6 +34,7 @@ last line is JSON; ``--out`` gets every figure as it comes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -43,54 +45,57 @@ from typing import Any
 import steps.preact  # noqa: F401 - makes its network known
 import torch
 from steps import cases, noisypy, timm_train
+from steps.alone import SIDES, Alone
 from steps.cases import Case
 from steps.figures import (
     BARE,
-    BF16,
-    FP32,
     MCT,
     MCT_1,
     NOISYPY,
     OURS,
     TIMM,
-    TIMM_PARTS,
     Found,
     Record,
     ratios,
     show,
 )  # fmt: skip
-from steps.others import bare, plain, timm_parts
+from steps.others import bare
 from steps.own import SKIP, decoded, steps_of, work_of
 from steps.spent import Block
 
-from thresher.bench.work import Work
 from thresher.config import Precision
 from thresher.dist.runtime import Runtime
 from thresher.train.resolve import accelerator_of, best_precision
 
 
 def sides_of(
-    case: Case, runtime: Runtime, precision: Precision, given: argparse.Namespace
-) -> tuple[dict[str, Block], list[Work], list[str]]:
-    """Every side by name, what must be closed in the end, and a line for each absent side."""
+    case: Case,
+    runtime: Runtime,
+    precision: Precision,
+    given: argparse.Namespace,
+    until: contextlib.ExitStack,
+) -> tuple[dict[str, Block], list[str]]:
+    """Every side by name, and a line for each absent side; ``until`` closes what they use."""
     ours = work_of(case, "ce", runtime, precision)
-    works, absent = [ours], []
+    until.callback(ours.feed.close)
+    absent: list[str] = []
     images, bf16 = decoded(ours), precision == "bf16"
     found: dict[str, Block] = {
         OURS: lambda steps: steps_of(ours, steps),
         BARE: bare(images, bf16),
     }
     if given.guard:
-        return found, works, absent
-    found[FP32] = plain(images, bf16=False)
-    found[BF16] = plain(images, bf16=True)
+        return found, absent
+    folder = Path(until.enter_context(tempfile.TemporaryDirectory()))
+    alone = Alone(images, bf16, folder)
+    until.callback(alone.close)
+    found |= {name: alone.block(name) for name in SIDES}
     if case.mct_epochs:
         for name, views in ((MCT, 2), (MCT_1, 1)):
             mct = work_of(case, "mct", runtime, precision, rounds=3, views=views)
-            works.append(mct)
+            until.callback(mct.feed.close)
             whole = mct.feed.order.steps * case.mct_epochs - SKIP
             found[name] = lambda _, mct=mct, whole=whole: steps_of(mct, whole)
-    found[TIMM_PARTS] = timm_parts(images, bf16)
     if given.timm_train is not None:
         found[TIMM] = timm_train.block_of(given.timm_train, case, runtime.device, bf16, images.lr)
     else:
@@ -100,13 +105,23 @@ def sides_of(
         found[NOISYPY] = noisypy.block_of(case, runtime.device, images.lr)
     else:
         absent.append(f"noisypy: not present ({lacking} is not installed)")
-    return found, works, absent
+    return found, absent
 
 
 def measure(
     case: Case, runtime: Runtime, precision: Precision, given: argparse.Namespace, record: Record
 ) -> dict[str, Any]:
-    sides, works, absent = sides_of(case, runtime, precision, given)
+    with contextlib.ExitStack() as until:
+        return compare(case, *sides_of(case, runtime, precision, given, until), given, record)
+
+
+def compare(
+    case: Case,
+    sides: dict[str, Block],
+    absent: list[str],
+    given: argparse.Namespace,
+    record: Record,
+) -> dict[str, Any]:
     found: Found = {name: [] for name in sides}
     for name, side in sides.items():
         if name not in (TIMM, NOISYPY):
@@ -118,8 +133,6 @@ def measure(
             found[name].append(spent)
             record.add(case, turn, name, spent)
         print(f"{case.name}: round {turn + 1} of {given.rounds}", file=sys.stderr)
-    for work in works:
-        work.feed.close()
     show(case, found, absent)
     return ratios(found)
 

@@ -20,18 +20,22 @@ def run(words: list[str], folder: str) -> str:
         words: its command line, without Python.
         folder: in which it runs.
     """
-    # Absolute, as the program runs elsewhere.
-    paths = [str(ROOM.resolve())]
-    if given := os.environ.get("PYTHONPATH"):
-        paths += [str(Path(path).resolve()) for path in given.split(os.pathsep)]
-    around = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(torch.get_num_threads()),
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
     done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=around, capture_output=True, text=True
+        [sys.executable, *words], cwd=folder, env=surroundings(), capture_output=True, text=True
     )
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return done.stderr + done.stdout
+
+
+def surroundings() -> dict[str, str]:
+    """The environment of such a process."""
+    # Absolute, as the program may run elsewhere.
+    paths = [str(ROOM.resolve())]
+    if given := os.environ.get("PYTHONPATH"):
+        paths += [str(Path(path).resolve()) for path in given.split(os.pathsep)]
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "PYTHONPATH": os.pathsep.join(paths),
+    }

@@ -38,7 +38,7 @@ class Record:
 
 
 def ratios(found: Found) -> dict[str, Any]:
-    """By the clock; of the processor's time too, for the sides in this process."""
+    """By the clock; of the processor's time too, for the sides that tell it."""
     timm = TIMM if TIMM in found else TIMM_PARTS
     return {
         "vs_plain": over(found, FP32, OURS),
