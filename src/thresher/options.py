@@ -7,6 +7,7 @@ import difflib
 import itertools
 import re
 import typing
+from argparse import ArgumentError, ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ _BOOLEANS = {
     "true": "true", "yes": "true", "on": "true", "1": "true",
     "false": "false", "no": "false", "off": "false", "0": "false",
 }  # fmt: skip
+_COMPLAINTS = (ArgumentError, ArgumentTypeError)
 
 
 class Parser(ArgumentParser):
@@ -45,9 +47,7 @@ class Parser(ArgumentParser):
             self._check_file(file)
         try:
             return self.parse_args(_with_values(arguments, self._switches()))
-        except Exception as error:
-            if type(error).__name__ not in ("ArgumentError", "ArgumentTypeError"):
-                raise
+        except _COMPLAINTS as error:
             raise UserError(self._explain(str(error))) from None
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -71,9 +71,7 @@ class Parser(ArgumentParser):
                 )
         try:
             self.parse_path(file, env=False, defaults=False)
-        except Exception as error:
-            if type(error).__name__ not in ("ArgumentError", "ArgumentTypeError", "UserError"):
-                raise
+        except (*_COMPLAINTS, UserError) as error:
             what = str(error) if isinstance(error, UserError) else self._explain(str(error))
             option = re.match(r"--([\w.-]+)", what)
             key = option.group(1).replace("-", "_") if option else ""

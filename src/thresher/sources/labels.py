@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from thresher.errors import UserError
 from thresher.sources.manifest import OK
-from thresher.sources.names import natural_key
+from thresher.sources.names import natural_key, plain_name
 from thresher.sources.request import NO_LABEL, Request, enumerate_some, printable
 
 NOT_A_LABEL = frozenset(["nan", "none", "null", "na", "n/a", "<na>", "#n/a", "undefined"])
@@ -98,9 +98,9 @@ def index_names(
 
 def _nearly(unknown: Sequence[str], classes: Sequence[str]) -> str:
     """Which of them differ from a class only in case or spaces."""
-    known = {"".join(name.casefold().split()): name for name in classes}
+    known = {plain_name(name): name for name in classes}
     for name in unknown:
-        other = known.get("".join(name.casefold().split()))
+        other = known.get(plain_name(name))
         if other is not None:
             return (
                 f" '{printable(name)}' differs from '{printable(other)}' only in case or spaces; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import unicodedata
 
 import pyarrow as pa
 
@@ -28,6 +29,11 @@ def is_image_name(name: str) -> bool:
 def is_skipped(name: str) -> bool:
     """Whether a file or folder is hidden, or the litter that macOS leaves in archives."""
     return name.startswith(".") or name == "__MACOSX"
+
+
+def plain_name(name: str) -> str:
+    """A name without what is easily typed otherwise: case, and spaces of any kind."""
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def natural_key(name: str) -> tuple[bool, int, list[str | int], str]:

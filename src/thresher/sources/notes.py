@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from thresher.sources.labels import NOT_A_LABEL
 from thresher.sources.manifest import Manifest
+from thresher.sources.names import plain_name
 from thresher.sources.request import NO_LABEL, enumerate_some, printable
 
 _MOST = 5  # names or groups in a sentence
@@ -57,11 +57,6 @@ def alike_classes(images: Mapping[str, int]) -> list[str]:
         f"Classes that differ only in case or spaces count as different ones: {shown}{more}. "
         "If they mean the same, give them one name."
     ]
-
-
-def plain_name(name: str) -> str:
-    """A name without what is easily typed otherwise: case, and spaces of any kind."""
-    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _like_no_label(images: Mapping[str, int]) -> list[str]:
