@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ from PIL import Image
 
 from thresher.cli import main
 from thresher.errors import UserError
+from thresher.scan import explore
 from thresher.scan.look import VERSION
 from thresher.scan.run import scan
 from thresher.sources.manifest import Manifest
@@ -282,6 +284,24 @@ def test_an_out_of_other_data_is_left_alone(tmp_path: Path) -> None:
     scan(str(trees[0]), tmp_path / "out")
     with pytest.raises(UserError, match=r"holds the scan of .*one"):
         scan(str(trees[1]), tmp_path / "out")
+
+
+def test_a_disk_that_is_full_as_a_scan_begins_keeps_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path / "data", {"a/1.jpg": jpeg(1), "b/2.jpg": jpeg(2)})
+
+    def fill_the_disk(manifest: Manifest, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(explore, "save_locations", fill_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        scan(str(tmp_path / "data"), tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.locations"))
+    monkeypatch.undo()
+    scan(str(tmp_path / "data"), tmp_path / "out")
+    assert summary(tmp_path / "out")
 
 
 def test_a_test_set_without_any_copy_in_the_data(tmp_path: Path) -> None:
