@@ -152,9 +152,10 @@ def _foreign_below(data: str, names: Sequence[str]) -> str:
     """What to say where the folders of splits are another system's."""
     for name in names:
         below = Path(data, name)
-        found = below.is_dir() and foreign_folder(str(below), sorted(os.listdir(below)))  # noqa: PTH208
-        if found:
-            return found
+        if below.is_dir():
+            found = foreign_folder(str(below), sorted(entry.name for entry in below.iterdir()))
+            if found:
+                return found
     return ""
 
 

@@ -103,7 +103,8 @@ def manifest_of_classes(
         )
     _refuse_splits(request, by_class)
     _refuse_bad_class_names(request, by_class)
-    refuse_wrapper(request, {name: listing.files for name, listing in by_class.items()})
+    files = {name: listing.files for name, listing in by_class.items()}
+    refuse_wrapper(request, files)
     empty = [name for name, listing in by_class.items() if not listing.files and not listing.closed]
     if empty and request.classes is None:
         raise UserError(
@@ -112,7 +113,7 @@ def manifest_of_classes(
         )
 
     full = {name: listing for name, listing in by_class.items() if listing.files}
-    deeper = deeper_folder({name: listing.files for name, listing in full.items()})
+    deeper = deeper_folder({name: files[name] for name in full})
     indices, classes = index_names(list(full), request)
     sizes = [len(listing.files) for listing in full.values()]
     labels = np.concatenate([np.repeat(indices, sizes), np.full(len(in_root), -1, np.int32)])
