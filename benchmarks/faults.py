@@ -31,6 +31,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from thresher.ledger.rows import saved_columns
+
 EPOCHS = 30
 IMAGES = 1000
 PEER_TIMEOUT = 15.0
@@ -242,7 +244,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def each_seen_once_an_epoch(run: Training) -> bool:
     newest = run.checkpoints / run.newest()
     seen = [
-        torch.load(path, weights_only=True)["columns"]["seen"][:-1]
+        saved_columns(torch.load(path, weights_only=True))["seen"]
         for path in sorted(newest.glob("ledger-*.pt"))
     ]
     counts = torch.cat(seen)

@@ -102,12 +102,11 @@ def measure_rank(name: str, ranks: int, samples: int, num_classes: int) -> dict[
     before = resident("VmRSS")
     ledger = make_ledger(method, order.owned, num_classes)
     rows = len(ledger)
-    column_bytes = sum(values.nbytes for values in ledger.columns.values())
     result = {
         "method": name,
         "ranks": ranks,
         "samples_of_rank": rows,
-        "column_bytes_per_sample": round(column_bytes / rows, 1),
+        "column_bytes_per_sample": ledger.bytes_per_sample,
         # Labels lie beside the columns; ids are the order's own.
         "ledger_mib": (resident("VmRSS") - before) / MEGA,
         "order_seconds": order_seconds,

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "ledger.py"
 
 
-@pytest.mark.parametrize(("method", "column_bytes"), [("ce", 58), ("mct", 167)])
+@pytest.mark.parametrize(("method", "column_bytes"), [("ce", 58), ("mct", 168)])
 def test_a_rank_is_measured(method: str, column_bytes: int) -> None:
     spec = importlib.util.spec_from_file_location("ledger_benchmark", PATH)
     assert spec is not None

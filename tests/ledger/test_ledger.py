@@ -10,6 +10,7 @@ import torch
 
 from thresher.ledger import table
 from thresher.ledger.ledger import Ledger
+from thresher.ledger.rows import saved_columns
 from thresher.ledger.table import write_ledger
 from thresher.sources.manifest import make_manifest
 from thresher.types import Column
@@ -53,6 +54,30 @@ def test_state_comes_back() -> None:
     ledger.overwrite([{"trust": torch.tensor([0.1, 0.2, 0.3])}])
     other.load_state_dict(ledger.state_dict())
     assert torch.equal(other.columns["trust"], ledger.columns["trust"])
+
+
+def test_values_lie_side_by_side_and_aligned() -> None:
+    columns = (
+        Column("belief", 3, "float16"),
+        Column("top", dtype="uint8"),
+        Column("wide", 2, "float32", in_step=False),
+        Column("flag", dtype="uint8", initial=7, in_step=False),
+    )
+    ledger = Ledger(np.arange(4), np.zeros(4), columns)
+    # belief 0-6, top 6, flag 7, seen 8-10, wide 12-20; the step's part is rounded up.
+    assert ledger.bytes_per_sample == 20
+    values = ledger.columns
+    assert {name: one.storage_offset() * one.itemsize for name, one in values.items()} == {
+        "belief": 0, "top": 6, "flag": 7, "seen": 8, "wide": 12,
+    }  # fmt: skip
+    assert values["flag"].tolist() == [7, 7, 7, 7]
+    records = {"wide": torch.tensor([[0.1, -2.0]]), "top": torch.tensor([255])}
+    ledger.update(torch.tensor([2]), torch.tensor([True]), records)
+    assert values["wide"][2].tolist() == [pytest.approx(0.1), -2.0]
+    assert ledger.rows(torch.tensor([2, 1]))["top"].tolist() == [255, 0]
+    assert values["flag"].tolist() == [7, 7, 7, 7], "what is not recorded stays"
+    saved = saved_columns(ledger.state_dict())
+    assert all(torch.equal(saved[name], one) for name, one in values.items())
 
 
 def test_columns_are_written_anew_part_by_part() -> None:

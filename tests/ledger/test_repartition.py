@@ -62,14 +62,6 @@ def test_rows_move_to_their_new_ranks(tmp_path: Path, before: int, after: int) -
             assert torch.equal(values, everything.columns[name][rows]), name
 
 
-def test_a_part_may_be_of_another_precision(tmp_path: Path) -> None:
-    parts = list(load(saved(tmp_path, 2)))
-    parts[0]["columns"]["top"] = parts[0]["columns"]["top"].int()
-    ledger = make(0, 1, filled=False)
-    gather_rows(ledger, parts)
-    assert torch.equal(ledger.columns["top"], make(0, 1, filled=True).columns["top"])
-
-
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     def expect(parts: list[dict[str, Any]], sentence: str) -> None:
         with pytest.raises(UserError, match=sentence):
@@ -82,8 +74,11 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     twice = {**first, "ids": first["ids"].clone()}
     twice["ids"][1] = twice["ids"][0]
     expect([twice, second, third], "more than one ledger row of sample")
-    columns = dict(second["columns"])
-    del columns["top"]
-    expect([first, {**second, "columns": columns}, third], "The column 'top' is missing")
-    wide = {**second["columns"], "loss": torch.zeros(len(second["ids"]) + 1, 3)}
-    expect([first, {**second, "columns": wide}, third], "The column 'loss' has another width")
+    lacking = [column for column in second["columns"] if column[0] != "top"]
+    expect([first, {**second, "columns": lacking}, third], "The column 'top' is missing")
+    for other in (Column("loss", 3), Column("loss", 2, "float16"), Column("loss", 2, initial=1)):
+        ledger = Ledger(second["ids"].numpy(), second["ids"].numpy() % 7, (other, *COLUMNS[1:]))
+        expect([first, ledger.state_dict(), third], "The column 'loss' differs")
+    # As versions before rows of bytes wrote it: a tensor for each column.
+    apart = {"ids": second["ids"], "columns": {"seen": torch.zeros(3)}}
+    expect([first, apart, third], "The column 'loss' is missing .* another version")

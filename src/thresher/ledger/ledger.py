@@ -2,18 +2,29 @@
 
 A rank's ledger holds the samples it owns and nothing else. Row ``len(self)`` is a scratch row: a
 batch's filling places write there, so that updates keep one shape and need no test on the host.
+
+A sample's values lie side by side in memory (``rows.py``), so that a step fetches and writes the
+rows of its batch in one go each, however many columns there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from thresher.ledger.rows import Layout
 from thresher.types import Column, Rows
+
+
+class _Block(NamedTuple):
+    """Memory for the rows of one batch, the same in every step."""
+
+    rows: Tensor
+    columns: dict[str, Tensor]
 
 
 class Ledger:
@@ -35,35 +46,60 @@ class Ledger:
     ) -> None:
         self.ids = np.asarray(ids, dtype=np.int64)
         self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64), device=device)
-        self._columns: dict[str, Tensor] = {}
-        self._in_step = [column.name for column in columns if column.in_step]
-        for column in (Column("seen", dtype="int16", in_step=False), *columns):
-            shape = (len(ids) + 1,) if column.width == 1 else (len(ids) + 1, column.width)
-            dtype = getattr(torch, column.dtype)
-            self._columns[column.name] = torch.full(
-                shape, column.initial, dtype=dtype, device=device
-            )
+        self._layout = Layout((*columns, Column("seen", dtype="int16", in_step=False)))
+        self._rows = self._layout.rows(len(ids) + 1, device)
+        self._columns = self._layout.views(self._rows)
+        self._scratch = torch.tensor(len(ids), device=device)
+        self._in_step = self._rows[:, : self._layout.step_bytes]
+        self._fetched: dict[int, _Block] = {}
+        self._written: dict[int, _Block] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def rows(self, positions: Tensor) -> Rows:
-        """The columns that a step may look at, for the samples at these local rows."""
-        return {name: self._columns[name].index_select(0, positions) for name in self._in_step}
+        """The columns that a step may look at, for the samples at these local rows.
+
+        They lie in memory that the next call with as many positions writes anew.
+        """
+        num = len(positions)
+        if num not in self._fetched:
+            rows = self._in_step.new_empty(num, self._layout.step_bytes)
+            self._fetched[num] = _Block(rows, self._layout.step_views(rows))
+        block = self._fetched[num]
+        torch.index_select(self._in_step, 0, positions, out=block.rows)
+        return block.columns
 
     def update(self, positions: Tensor, valid: Tensor, records: Mapping[str, Tensor]) -> None:
-        """Write a step's records; places that are not valid go to the scratch row."""
-        target = torch.where(valid, positions, len(self))
+        """Write a step's records; places that are not valid go to the scratch row.
+
+        Args:
+            positions: int64[B], local rows; where valid, each at most once.
+            valid: bool[B].
+            records: name of a column to [B] or [B, width]; other columns stay.
+        """
+        num = len(positions)
+        if num not in self._written:
+            rows = self._rows.new_empty(num, self._layout.row_bytes)
+            self._written[num] = _Block(rows, self._layout.views(rows))
+        block = self._written[num]
+        target = torch.where(valid, positions, self._scratch)
+        torch.index_select(self._rows, 0, target, out=block.rows)
         for name, values in records.items():
-            column = self._columns[name]
-            column.index_copy_(0, target, values.reshape(-1, *column.shape[1:]).to(column.dtype))
-        seen = self._columns["seen"]
-        seen.index_add_(0, target, torch.ones_like(target, dtype=seen.dtype))
+            column = block.columns[name]
+            column.copy_(values.reshape(column.shape))
+        block.columns["seen"] += 1
+        self._rows.index_copy_(0, target, block.rows)
 
     @property
     def columns(self) -> Rows:
         """Every column without its scratch row; views, not copies."""
         return {name: values[:-1] for name, values in self._columns.items()}
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Memory of a sample's columns, without its id and label."""
+        return self._layout.row_bytes
 
     def overwrite(self, parts: Iterable[Rows]) -> None:
         """Write columns anew, one stretch of rows after the other; all rows or none.
@@ -81,11 +117,35 @@ class Ledger:
         assert stop in (0, len(self)), "every row is written, or none"
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, as tensors."""
-        return {"ids": torch.from_numpy(self.ids), "columns": dict(self._columns)}
+        """Everything needed to go on; rows of bytes, and what lies in them."""
+        columns = [tuple(column) for column in self._layout.columns]
+        return {"ids": torch.from_numpy(self.ids), "columns": columns, "rows": self._rows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave."""
+        """Take back what ``state_dict`` gave.
+
+        Raises:
+            UserError: it has other columns.
+        """
         assert np.array_equal(state["ids"].numpy(), self.ids), "ledger of other samples"
-        for name, values in self._columns.items():
-            values.copy_(state["columns"][name])
+        self.take_rows(slice(None), state, slice(None))
+
+    def take_rows(
+        self, ours: np.ndarray | slice, state: Mapping[str, Any], theirs: np.ndarray | slice
+    ) -> None:
+        """Take some rows of what ``state_dict`` gave, maybe of another ledger.
+
+        Args:
+            ours: int64[n], where they go.
+            state: what was saved; its rows may be mapped from a file.
+            theirs: int64[n], where they are.
+
+        Raises:
+            UserError: it has other columns.
+        """
+        self._layout.refuse_other_than(state["columns"])
+        self._rows[_index(ours)] = state["rows"][_index(theirs)].to(self._rows.device)
+
+
+def _index(rows: np.ndarray | slice) -> Tensor | slice:
+    return rows if isinstance(rows, slice) else torch.from_numpy(rows)

@@ -6,12 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from thresher.errors import UserError
 from thresher.ledger.ledger import Ledger
-from thresher.types import Rows
 
 
 def gather_rows(ledger: Ledger, parts: Iterable[Mapping[str, Any]]) -> None:
@@ -25,7 +22,7 @@ def gather_rows(ledger: Ledger, parts: Iterable[Mapping[str, Any]]) -> None:
         parts: what ``Ledger.state_dict`` gave on each rank of the run that saved, in any order.
 
     Raises:
-        UserError: a row is missing or stands twice; a part lacks a column or has it otherwise.
+        UserError: a row is missing or stands twice; a part has other columns.
     """
     found = np.zeros(len(ledger), dtype=bool)
     for part in parts:
@@ -36,7 +33,7 @@ def gather_rows(ledger: Ledger, parts: Iterable[Mapping[str, Any]]) -> None:
         ours = np.searchsorted(ledger.ids, ids[theirs])
         _refuse_repeats(ledger.ids[ours], found[ours])
         found[ours] = True
-        _copy_rows(ledger.columns, ours, part["columns"], theirs)
+        ledger.take_rows(ours, part, theirs)
     if not found.all():
         missing = np.flatnonzero(~found)
         raise UserError(
@@ -55,16 +52,3 @@ def _refuse_repeats(ids: np.ndarray, found: np.ndarray) -> None:
             f"The checkpoint has more than one ledger row of sample {ids[repeated][0]}; its parts"
             " were mixed up. Start the run anew with --overwrite, or with another --out."
         )
-
-
-def _copy_rows(into: Rows, ours: np.ndarray, source: Mapping[str, Tensor], at: np.ndarray) -> None:
-    for name, column in into.items():
-        if name not in source or source[name].shape[1:] != column.shape[1:]:
-            how = "has another width" if name in source else "is missing"
-            raise UserError(
-                f"The column '{name}' {how} in the checkpoint's ledger; it was written with other"
-                " classes, another method or another version. Start the run anew with"
-                " --overwrite, or with another --out."
-            )
-        taken = source[name][torch.from_numpy(at)]
-        column[torch.from_numpy(ours).to(column.device)] = taken.to(column.device, column.dtype)
