@@ -34,6 +34,7 @@ class Learner:
             self.module.compile()
             self.ema.compile()
         self.optimizer = make_optimizer(self.module, config, runtime.device)
+        self._weights = list(self.module.parameters())
         self._averaged = _float_pairs(self.ema, self.module)
         self._copied = _other_pairs(self.ema, self.module)
         self._updates = 0
@@ -42,7 +43,7 @@ class Learner:
     @property
     def gradients(self) -> list[Tensor]:
         """Those of the weights that took part in the last backward pass."""
-        return [p.grad for p in self.module.parameters() if p.grad is not None]
+        return [p.grad for p in self._weights if p.grad is not None]
 
     def prepare(self, lr: float) -> None:
         """Say how far the next step goes; the teacher takes over what the student's age allows."""
@@ -63,7 +64,8 @@ class Learner:
     def step(self) -> None:
         """One step down the gradients, then let the teacher follow."""
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for weight in self._weights:  # as the optimizer's own zero_grad, which does more around it
+            weight.grad = None
         self._follow()
 
     def keep_scalars_on_device(self) -> None:

@@ -17,17 +17,18 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """For all weights of a network; biases and norms do not decay.
 
-    On a GPU with one kernel for all weights, and in a form that can be recorded, where PyTorch
-    has these.
+    With one kernel for all weights, and on a GPU in a form that can be recorded, where PyTorch has
+    these.
     """
-    accepted = _parameters(config.optimizer) if device.type == "cuda" else ()
+    ways = {"cuda": ("fused", "capturable"), "cpu": ("fused",)}.get(device.type, ())
+    accepted = _parameters(config.optimizer)
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         module,
         opt=config.optimizer,
         lr=config.lr,
         weight_decay=config.weight_decay,
         momentum=0.9,
-        **{name: True for name in ("fused", "capturable") if name in accepted},
+        **{name: True for name in ways if name in accepted},
     )
     return optimizer
 
