@@ -145,6 +145,7 @@ class Loader:
             if self.cache.place == "device"
             else None
         )
+        self._is_full = False
         self._threads = max(1, threads)
         self._maker = Maker(read, framing, min_area)
         self._workers = None
@@ -169,6 +170,8 @@ class Loader:
             Exception: what else ``read`` raised, if no OSError; a note names the sample.
         """
         ahead: deque[_Job] = deque()
+        store = self._host or self._device
+        self._is_full = store is not None and bool(store.filled.all())
         draw = partial(self._crop_draws, epoch) if self.framing == "random_crop" else None
         upcoming = planned(plan[start:], self.ids, self.labels, draw)
         try:
@@ -203,16 +206,17 @@ class Loader:
     def _submit(self, step: Planned) -> _Job:
         valid, positions, draws = step.valid, step.positions, step.draws
         store = self._host or self._device
-        has_any = bool(valid.any())
         # Empty places repeat others, unless all are empty.
-        all_kept = store is not None and (not has_any or bool(store.filled[positions].all()))
+        all_kept = self._is_full or (
+            store is not None and (not step.has_any or bool(store.filled[positions].all()))
+        )
         side = self._device.side if self._device is not None else self.size
         num = 0 if self._device is not None and all_kept else len(valid)
         squares = torch.empty((num, side, side, 3), dtype=torch.uint8, pin_memory=self._pin)
         canvases = squares.permute(0, 3, 1, 2)
         batch = HostBatch(positions, step.ids, canvases, step.labels, valid)
         as_kept = all_kept and (draws is None or self._device is not None)
-        copied = has_any and (as_kept or self._device is not None)
+        copied = step.has_any and (as_kept or self._device is not None)
         job = _Job(batch, squares, draws, copied, [])
         if as_kept and squares.nbytes <= _LITTLE:
             self._take_kept(job)

@@ -20,6 +20,7 @@ class Planned:
         ids: int64[B], manifest ids.
         labels: int64[B].
         valid: bool[B], false where a place is empty.
+        has_any: whether any is not.
         draws: float32[B, n] random numbers of each sample, if any are drawn.
     """
 
@@ -27,6 +28,7 @@ class Planned:
     ids: np.ndarray
     labels: np.ndarray
     valid: np.ndarray
+    has_any: bool
     draws: np.ndarray | None
 
 
@@ -53,6 +55,7 @@ def planned(
     """
     for places in stretches(plan):
         valid = places >= 0
+        have_any: np.ndarray = valid.any(axis=1)
         positions = filled(places)
         own_ids, own_labels = ids[positions], labels[positions]
         draws = None
@@ -64,6 +67,7 @@ def planned(
                 own_ids[step],
                 own_labels[step],
                 valid[step],
+                bool(have_any[step]),
                 None if draws is None else draws[step],
             )
 

@@ -75,7 +75,8 @@ class Method(Protocol):
 
 def with_mode(method: Method, progress: Progress) -> Progress:
     """The moment as ``step`` is told of it."""
-    return replace(progress, mode=method.mode(progress))
+    mode = method.mode(progress)
+    return progress if mode == progress.mode else replace(progress, mode=mode)
 
 
 CHUNK = 2**14

@@ -118,7 +118,7 @@ def narrowed(belief: Belief, width: int) -> Belief:
 
 def blend(old_BC: Tensor, probs_BC: Tensor, keep: Tensor | float) -> Tensor:
     """``keep`` of the old belief and the rest of the new prediction, float[B, C]."""
-    return old_BC * keep + probs_BC * (1 - keep)
+    return torch.lerp(probs_BC, old_BC, keep)
 
 
 def sharpen(probs: Tensor, power: float) -> Tensor:

@@ -119,16 +119,17 @@ class Meter:
 
     def add(self, result: StepResult, valid: Tensor) -> None:
         """Count one step."""
-        mask = valid.to(self.sums.dtype)
-        weight = result.records["weight"].to(self.sums.dtype)
-        kept = (weight.reshape(len(mask), -1).mean(dim=1) * mask).sum()
-        parts = [*result.loss_sums, *result.weight_sums, kept, mask.sum()]
-        self.sums += torch.stack([part.detach().to(self.sums.dtype) for part in parts])
+        weights = result.records["weight"].reshape(len(valid), -1)
+        kept = (weights * valid[:, None]).sum() / weights.shape[1]
+        seen = valid.sum(dtype=kept.dtype)
+        parts = [*result.loss_sums, *result.weight_sums, kept, seen]
+        # Each is a sum in float32 already; only what adds them up over an epoch must be wider.
+        self.sums += torch.stack([part.detach() for part in parts])
 
     def is_finite(self) -> bool:
         """Whether all losses are finite, as far as is known without waiting for the device."""
         sums, _ = self._glance()
-        return math.isfinite(sums.sum().item())
+        return all(map(math.isfinite, sums.tolist()))
 
     def resume_clock(self, waited: Waits) -> None:
         """Start timing; ``waited`` is what the counters say now."""
