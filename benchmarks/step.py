@@ -22,7 +22,8 @@ own workers. See ``steps/timm_train.py`` for what of it is counted.
 
 Of photographs Thresher crops anew each time; those who have them in memory take the middle.
 
-Ratios are medians over the rounds of the ratios within each; above 1 Thresher is quicker.
+Ratios are medians over the rounds of the ratios within each; above 1 Thresher is quicker. The bare
+step takes turns with Thresher's in much shorter blocks of its own, see ``steps/pairs.py``.
 ``mct_over_ce``, ``mct_views_1_over_ce`` (``--mct.views 1``) and ``overhead_over_bare_step`` are
 Thresher's own costs. ``vs_timm`` is against ``train.py`` if it was given, else against timm's
 parts: ``vs_timm_is`` says which. ``cpu`` has ratios of the processor's time. Mutual calibration is
@@ -61,6 +62,7 @@ from steps.figures import (
 )  # fmt: skip
 from steps.others import bare
 from steps.own import SKIP, decoded, steps_of, work_of
+from steps.pairs import Pairs
 from steps.spent import Block
 
 from thresher.config import Precision
@@ -74,18 +76,20 @@ def sides_of(
     precision: Precision,
     given: argparse.Namespace,
     until: contextlib.ExitStack,
-) -> tuple[dict[str, Block], list[str]]:
-    """Every side by name, and a line for each absent side; ``until`` closes what they use."""
+) -> tuple[dict[str, Block], list[str], Pairs]:
+    """Every side by name, a line for each absent side, and the loop's pairs with a bare step.
+
+    ``until`` closes what the sides use.
+    """
     ours = work_of(case, "ce", runtime, precision)
     until.callback(ours.feed.close)
     absent: list[str] = []
     images, bf16 = decoded(ours), precision == "bf16"
-    found: dict[str, Block] = {
-        OURS: lambda steps: steps_of(ours, steps),
-        BARE: bare(images, bf16),
-    }
+    pairs = Pairs(ours, bare(images, bf16))
+    found: dict[str, Block] = {BARE: pairs.block}
     if given.guard:
-        return found, absent
+        return found, absent, pairs
+    found[OURS] = lambda steps: steps_of(ours, steps)
     folder = Path(until.enter_context(tempfile.TemporaryDirectory()))
     alone = Alone(images, bf16, folder)
     until.callback(alone.close)
@@ -105,7 +109,7 @@ def sides_of(
         found[NOISYPY] = noisypy.block_of(case, runtime.device, images.lr)
     else:
         absent.append(f"noisypy: not present ({lacking} is not installed)")
-    return found, absent
+    return found, absent, pairs
 
 
 def measure(
@@ -119,12 +123,13 @@ def compare(
     case: Case,
     sides: dict[str, Block],
     absent: list[str],
+    pairs: Pairs,
     given: argparse.Namespace,
     record: Record,
 ) -> dict[str, Any]:
     found: Found = {name: [] for name in sides}
     for name, side in sides.items():
-        if name not in (TIMM, NOISYPY):
+        if name not in (BARE, TIMM, NOISYPY):
             side(min(case.steps, 5))  # allocates, chooses kernels
     for turn in range(given.rounds):
         names = list(sides)
@@ -134,7 +139,7 @@ def compare(
             record.add(case, turn, name, spent)
         print(f"{case.name}: round {turn + 1} of {given.rounds}", file=sys.stderr)
     show(case, found, absent)
-    return ratios(found)
+    return ratios(found, pairs)
 
 
 def parse() -> argparse.Namespace:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from steps.cases import Case
+from steps.pairs import Pairs
 from steps.spent import Spent
 
 Found = dict[str, list[Spent]]
@@ -37,7 +38,7 @@ class Record:
             lines.write(json.dumps(line) + "\n")
 
 
-def ratios(found: Found) -> dict[str, Any]:
+def ratios(found: Found, pairs: Pairs) -> dict[str, Any]:
     """By the clock; of the processor's time too, for the sides that tell it."""
     timm = TIMM if TIMM in found else TIMM_PARTS
     return {
@@ -49,12 +50,12 @@ def ratios(found: Found) -> dict[str, Any]:
         "vs_noisypy": over(found, NOISYPY, OURS),
         "mct_over_ce": over(found, MCT, OURS),
         "mct_views_1_over_ce": over(found, MCT_1, OURS),
-        "overhead_over_bare_step": above_one(over(found, OURS, BARE)),
+        **pairs.summary("wall"),
         "cpu": {
             "vs_plain": over(found, FP32, OURS, cpu=True),
             "mct_over_ce": over(found, MCT, OURS, cpu=True),
             "mct_views_1_over_ce": over(found, MCT_1, OURS, cpu=True),
-            "overhead_over_bare_step": above_one(over(found, OURS, BARE, cpu=True)),
+            **pairs.summary("cpu"),
         },
     }
 
@@ -66,10 +67,6 @@ def over(found: Found, one: str, other: str, *, cpu: bool = False) -> float | No
     pairs = zip(found[one], found[other], strict=True)
     values = [(a.cpu, b.cpu) if cpu else (a.wall, b.wall) for a, b in pairs]
     return round(statistics.median(a / b for a, b in values if a and b), 4)
-
-
-def above_one(ratio: float | None) -> float | None:
-    return None if ratio is None else round(ratio - 1, 4)
 
 
 def show(case: Case, found: Found, absent: list[str]) -> None:

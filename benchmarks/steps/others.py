@@ -72,12 +72,15 @@ def block_of(step: Callable[[Tensor, Tensor], None], images: Images) -> Block:
 
 
 def bare(images: Images, bf16: bool) -> Block:
-    """What Thresher's step cannot do without: the same network, precision, SGD and average."""
+    """What Thresher's step cannot do without: the same network, precision, SGD and average.
+
+    SGD takes all weights at once, as Thresher's does.
+    """
     network = images.network()
     network = network.to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).requires_grad_(False).eval()
     optimizer = create_optimizer_v2(
-        network, opt="sgd", lr=images.lr, weight_decay=5e-4, momentum=0.9
+        network, opt="sgd", lr=images.lr, weight_decay=5e-4, momentum=0.9, fused=True
     )
     averaged, current = _floats(average), _floats(network)
 
