@@ -55,7 +55,7 @@ def planned(
     """
     for places in stretches(plan):
         valid = places >= 0
-        have_any: np.ndarray = valid.any(axis=1)
+        have_any: np.ndarray = valid.sum(axis=1) > 0
         positions = filled(places)
         own_ids, own_labels = ids[positions], labels[positions]
         draws = None
