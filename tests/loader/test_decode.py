@@ -6,10 +6,11 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from tests.conftest import encode
-from thresher.loader.decode import DecodeError, decode
+from thresher.loader.canvas import Box, cut
+from thresher.loader.decode import DecodeError, decode, decode_part
 
 RED_LEFT = np.zeros((6, 8, 3), dtype=np.uint8)
 RED_LEFT[:, :4] = (255, 0, 0)
@@ -129,3 +130,44 @@ def test_bombs_are_refused_before_their_pixels_are_made() -> None:
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 65_000, 65_000)
     with pytest.raises(DecodeError, match="too large: 65000 x 65000"):
         decode(bytes(jpeg))
+
+
+def test_what_pillow_raises_is_a_reason_whatever_it_is() -> None:
+    avif = bytearray(encode(PICTURE, "AVIF"))
+    at = avif.index(b"mdat") + 4
+    avif[at:] = bytes(len(avif) - at)
+    with pytest.raises(DecodeError, match="damaged: "):  # RuntimeError
+        decode(bytes(avif))
+    # A description that is a fraction; Pillow meets it when it turns the image.
+    entries = struct.pack("<HHIIHHII", 0x010E, 5, 1, 38, 0x0112, 3, 1, 6)
+    block = b"II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<III", 0, 1, 3)
+    with pytest.raises(DecodeError, match="damaged: "):  # AttributeError
+        decode(encode(PICTURE, "PNG", exif=b"Exif\0\0" + block))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_pillow_decodes_large_jpegs_at_a_fraction_of_their_size(orientation: int) -> None:
+    """Those that libjpeg-turbo's wrapper does not take: four colours."""
+    large = Image.effect_noise((1203, 802), 30).filter(ImageFilter.GaussianBlur(12)).convert("CMYK")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(large, "JPEG", exif=exif)
+    upright = (1203, 802) if orientation == 6 else (802, 1203)
+    wanted = Box(100, 50, 500, 600)
+    whole, box = decode_part(data, lambda height, width: wanted, None)
+    assert whole.shape[:2] == upright
+    assert box == wanted
+    seen = []
+
+    def choose(height: int, width: int) -> Box:
+        seen.append((height, width))
+        return wanted
+
+    part, box = decode_part(data, choose, 224)
+    assert seen == [upright]
+    assert part.shape[:2] == (-(-upright[0] // 2), -(-upright[1] // 2))
+    assert box == Box(50, 25, 250, 300)
+    squares = np.zeros((2, 224, 224, 3), np.uint8)
+    cut(whole, wanted, squares[0])
+    cut(part, box, squares[1])
+    assert np.abs(squares[0].astype(int) - squares[1].astype(int)).mean() < 2

@@ -7,11 +7,10 @@ frame counts.
 
 from __future__ import annotations
 
+import contextlib
 import io
-import struct
 import warnings
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from thresher.loader.canvas import Box
-from thresher.loader.jpeg import Frame, decode_jpeg, read_frame
+from thresher.loader.jpeg import ORIENTATION, Frame, decode_jpeg, read_frame
 from thresher.sources.probe import MOST_PIXELS
 
 # Pillow warns of damaged metadata and large pictures. Neither is a reason to refuse pixels that can
@@ -67,8 +66,7 @@ def decode_part(
             return _decode_jpeg_part(data, frame, choose, size)
         except ValueError:
             pass  # Pillow explains what is wrong
-    pixels = _decode_with_pillow(data)
-    return pixels, choose(*pixels.shape[:2])
+    return _decode_with_pillow(data, choose, size)
 
 
 def _decode_jpeg_part(
@@ -78,10 +76,15 @@ def _decode_jpeg_part(
     height, width = (frame.width, frame.height) if turned else (frame.height, frame.width)
     box = choose(height, width)
     rows = box.top + box.height if frame.orientation == 1 else None
-    ratio = min(box.height, box.width) // size if size else 1
-    shrink = 8 if ratio >= 8 else 4 if ratio >= 4 else 2 if ratio >= 2 else 1
+    shrink = _shrink(box, size)
     pixels = decode_jpeg(data, frame, rows, shrink)
     return pixels, box if shrink == 1 else box.scaled(1 / shrink, 1 / shrink)
+
+
+def _shrink(box: Box, size: int | None) -> int:
+    """By how much a JPEG's sides may be divided while its part is still no smaller than wanted."""
+    ratio = min(box.height, box.width) // size if size else 1
+    return 8 if ratio >= 8 else 4 if ratio >= 4 else 2 if ratio >= 2 else 1
 
 
 def _refuse_too_large(width: int, height: int) -> None:
@@ -94,30 +97,43 @@ def _ends_like_jpeg(data: bytes) -> bool:
     return b"\xff\xd9" in data[-64:]
 
 
-def _decode_with_pillow(data: bytes) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            _refuse_too_large(image.width, image.height)
+def _decode_with_pillow(
+    data: bytes, choose: Callable[[int, int], Box], size: int | None
+) -> tuple[np.ndarray, Box]:
+    with _as_reasons():
+        image = Image.open(io.BytesIO(data))
+    with image:
+        _refuse_too_large(image.width, image.height)
+        with _as_reasons():
+            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        height, width = (image.width, image.height) if turned else (image.height, image.width)
+        box = choose(height, width)
+        with _as_reasons():
+            if (shrink := _shrink(box, size)) > 1:
+                # Which JPEG alone can do, and no further than this.
+                image.draft(None, (image.width // shrink, image.height // shrink))
             image.load()
-            rgb = _to_rgb(ImageOps.exif_transpose(image))
+            pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    if pixels.shape[:2] != (height, width):
+        box = box.scaled(pixels.shape[0] / height, pixels.shape[1] / width)
+    return pixels, box
+
+
+@contextlib.contextmanager
+def _as_reasons() -> Iterator[None]:
+    """Turn what Pillow raises into reasons why an image cannot be used."""
+    try:
+        yield
     except UnidentifiedImageError:
         raise DecodeError("not an image") from None
     except Image.DecompressionBombError:
         raise DecodeError("too large: more pixels than a photograph has") from None
-    # What Pillow's decoders raise for damaged files, by its own test images.
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        IndexError,
-    ) as error:
-        if isinstance(error, DecodeError):
-            raise
-        raise DecodeError(f"damaged: {error}") from None
-    return np.array(rgb)
+    except MemoryError:
+        raise
+    # Its decoders raise whatever their parsing stumbles over: RuntimeError for AVIF,
+    # NotImplementedError for DDS, AttributeError and TypeError for metadata.
+    except Exception as error:
+        raise DecodeError(f"damaged: {error}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

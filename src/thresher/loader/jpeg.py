@@ -16,7 +16,8 @@ import simplejpeg
 
 _SIZELESS = {0x01, *range(0xD0, 0xD8)}
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
+"""EXIF's number of the tag that says how an image is to be turned."""
 _ROWS_OF_CONTEXT = 8
 """Rows below a part that its last rows' colours are interpolated from, and some more."""
 
@@ -115,7 +116,7 @@ def _orientation(exif: bytes) -> int:
         (count,) = struct.unpack_from(order + "H", exif, start)
         for entry in range(start + 2, start + 2 + 12 * count, 12):
             tag, _, _, value = struct.unpack_from(order + "HHIH", exif, entry)
-            if tag == _ORIENTATION:
+            if tag == ORIENTATION:
                 return value if 1 <= value <= 8 else 1
     except struct.error:
         pass  # the block is cut short, which says nothing of the pixels
