@@ -56,3 +56,38 @@ def test_what_cannot_take_all_at_once_is_made_as_it_is() -> None:
     config = resolve(TrainConfig(data="x", optimizer="lamb"), Facts(2000, 16, "cpu"))
     optimizer = make_optimizer(create_model("small_cnn", 3), config, CPU)
     assert "fused" not in optimizer.param_groups[0]
+
+
+class _SkipsAtFirst(nn.Module):
+    """Like networks that leave out layers at random: the first step sees one layer, then two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.late = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.steps = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        hidden: torch.Tensor = self.first(images)
+        return hidden if self.steps == 1 else self.late(hidden)
+
+
+def test_a_weight_may_get_its_first_gradient_late() -> None:
+    config = resolve(TrainConfig(data="x"), Facts(2000, 16, "cpu"))
+    torch.manual_seed(0)
+    network = _SkipsAtFirst()
+    other = copy.deepcopy(network)
+    optimizer = make_optimizer(network, config, CPU)
+    plain = torch.optim.SGD(
+        [{"params": group["params"], "weight_decay": group["weight_decay"]}
+         for group in make_optimizer(other, config, CPU).param_groups],
+        lr=optimizer.param_groups[0]["lr"], momentum=0.9, nesterov=True,
+    )  # fmt: skip
+    images = torch.randn(8, 4)
+    for turn in range(3):
+        step(network, optimizer, images)
+        step(other, plain, images)
+        if turn == 0:
+            saved_and_back(optimizer)
+    for ours, theirs in zip(network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -12,7 +12,7 @@ from torch.compiler import set_stance
 
 from thresher.config import ResolvedConfig
 from thresher.dist.runtime import Runtime
-from thresher.train.optimizer import make_optimizer
+from thresher.train.optimizer import fill_momentum, make_optimizer
 
 
 class Learner:
@@ -121,6 +121,7 @@ class Learner:
             ways = {key: own[key] for key in ("fused", "capturable", "foreach") if key in own}
             groups.append({**saved, **ways, "lr": float(saved["lr"])})
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        fill_momentum(self.optimizer)
         self._updates = state["updates"]
 
     @torch.no_grad()

@@ -30,7 +30,24 @@ def make_optimizer(
         momentum=0.9,
         **{name: True for name in ways if name in accepted},
     )
+    fill_momentum(optimizer)
     return optimizer
+
+
+def fill_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Let SGD remember a step of length zero of each weight of which it remembers nothing.
+
+    Which changes nothing, but PyTorch's fused SGD takes weights with and without a memory in one
+    go, so that one whose first gradient comes late would end the run.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        if group["momentum"] and not group["dampening"]:
+            for weight in group["params"]:
+                state = optimizer.state[weight]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(weight)
 
 
 def can_be_recorded(name: str) -> bool:
