@@ -119,7 +119,8 @@ class Meter:
 
     def add(self, result: StepResult, valid: Tensor) -> None:
         """Count one step."""
-        weights = result.records["weight"].reshape(len(valid), -1)
+        # As it is kept, perhaps in float16, whose sums end at 65,504.
+        weights = result.records["weight"].reshape(len(valid), -1).float()
         kept = (weights * valid[:, None]).sum() / weights.shape[1]
         seen = valid.sum(dtype=kept.dtype)
         parts = [*result.loss_sums, *result.weight_sums, kept, seen]
