@@ -79,6 +79,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     for other in (Column("loss", 3), Column("loss", 2, "float16"), Column("loss", 2, initial=1)):
         ledger = Ledger(second["ids"].numpy(), second["ids"].numpy() % 7, (other, *COLUMNS[1:]))
         expect([first, ledger.state_dict(), third], "The column 'loss' differs")
+    backwards = Ledger(second["ids"].numpy(), second["ids"].numpy() % 7, COLUMNS[::-1])
+    expect([first, backwards.state_dict(), third], "columns .* stand in another order")
+    more = Ledger(second["ids"].numpy(), second["ids"].numpy() % 7, (*COLUMNS, Column("more")))
+    expect([first, more.state_dict(), third], "The column 'more' is unexpected in the checkpoint")
     # As versions before rows of bytes wrote it: a tensor for each column.
     apart = {"ids": second["ids"], "columns": {"seen": torch.zeros(3)}}
     expect([first, apart, third], "The column 'loss' is missing .* another version")

@@ -68,17 +68,28 @@ class Layout:
         Raises:
             UserError: a column is missing or differs, or what was saved is in another form.
         """
+        saved = list(saved)
+        if saved == [tuple(column) for column in self.columns]:
+            return
         there = {one[0]: one for one in saved if isinstance(one, tuple)}
-        for column in self.columns:
-            found = there.get(column.name)
-            if found == tuple(column):
-                continue
-            how = "is missing" if found is None else "differs"
-            raise UserError(
-                f"The column '{column.name}' {how} in the checkpoint's ledger; it was written with"
-                " other classes, another method or another version. Start the run anew with"
-                " --overwrite, or with another --out."
-            )
+        ours = {column.name: tuple(column) for column in self.columns}
+        for name in (*ours, *there):
+            if there.get(name) != ours.get(name):
+                how = (
+                    "is missing"
+                    if name not in there
+                    else "differs"
+                    if name in ours
+                    else "is unexpected"
+                )
+                what = f"The column '{name}' {how} in the checkpoint's ledger"
+                break
+        else:
+            what = "The columns of the checkpoint's ledger stand in another order"
+        raise UserError(
+            f"{what}; it was written with other classes, another method or another version. Start"
+            " the run anew with --overwrite, or with another --out."
+        )
 
     def _look(self, rows: Tensor, column: Column) -> Tensor:
         start = self._starts[column.name]
