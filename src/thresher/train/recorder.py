@@ -53,17 +53,20 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = new_stream(device)
+        self._aside = new_stream(device)
+        # One for each way: when PyTorch drops a recording, it also frees the workspaces that cuBLAS
+        # has on the stream it was made on, and those of ways that stay must live on.
+        self._streams: dict[str, torch.cuda.Stream] = {}
         self._pools: dict[str, Any] = {}
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """On a stream of its own, where recordings are made too."""
+        """On a stream of its own, as recordings are made."""
         current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
+        self._aside.wait_stream(current)
+        with torch.cuda.stream(self._aside):
             yield
-        current.wait_stream(self._stream)
+        current.wait_stream(self._aside)
 
     def record(self, way: str, work: Callable[[], None]) -> Replay:
         """See ``Recorder``.
@@ -73,12 +76,14 @@ class CudaRecorder:
         """
         graph = torch.cuda.CUDAGraph()
         current = torch.cuda.current_stream(self._device)
+        if way not in self._streams:
+            self._streams[way] = new_stream(self._device)
         try:
             # Only this thread is watched: others may allocate pinned memory at any time.
             with torch.cuda.graph(
                 graph,
                 pool=self._pools.get(way),
-                stream=self._stream,
+                stream=self._streams[way],
                 capture_error_mode="thread_local",
             ):
                 work()
