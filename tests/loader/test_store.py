@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,20 @@ def test_free_memory_minds_a_containers_limit(
     assert keep.free_memory() > whole // 2
     (tmp_path / "memory.max").write_text("12000\n")
     assert keep.free_memory() == 7000
+
+
+def test_images_that_a_checkpoint_knows_to_be_unreadable_need_no_second_look() -> None:
+    """Later epochs take whole batches from memory, as after an epoch that was not stopped."""
+    loader = Loader(IMAGES.__getitem__, np.arange(12), np.zeros(12), size=SIZE, framing="centre")
+    loader.unreadable[5] = "damaged"
+    batches = list(loader.batches(0, PLAN))
+    assert [int(batch.valid.sum()) for batch in batches] == [4, 3, 4]
+
+    def never(sample: int) -> bytes:
+        raise AssertionError(f"{sample} is read again")
+
+    loader._maker = dataclasses.replace(loader._maker, read=never)
+    batches = list(loader.batches(1, PLAN))
+    assert [int(batch.valid.sum()) for batch in batches] == [4, 3, 4]
+    assert loader._is_full
+    loader.close()

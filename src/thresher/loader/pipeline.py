@@ -246,7 +246,8 @@ class Loader:
             if not batch.valid[place]:
                 continue
             sample, position = int(batch.ids[place]), int(batch.positions[place])
-            if sample in self.unreadable:
+            if (known := self.unreadable.get(sample)) is not None:
+                self._mark_unreadable(sample, position, known)  # perhaps known from a checkpoint
                 batch.valid[place] = False
                 continue
             draws = None if job.draws is None else job.draws[place]
