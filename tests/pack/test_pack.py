@@ -23,6 +23,7 @@ from thresher.pack.index import load_index, verify
 from thresher.pack.run import PackResult, pack
 from thresher.pack.settings import PackSettings
 from thresher.sources.detect import open_source
+from thresher.sources.notes import notes_of
 from thresher.sources.read import Reader
 
 SMALL = PackSettings(short_side=32, shard_mb=0.02)
@@ -209,6 +210,8 @@ def test_ctrl_c_leaves_an_index_of_what_is_finished(tmp_path: Path) -> None:
     index = verify(out)
     assert 0 < len(index) < 300
     assert not index.options["complete"]
+    (note,) = [one for one in notes_of(open_source(str(out))) if "Packing" in one]
+    assert f"only the first {len(index)} samples are here" in note
     assert Reader(index).read(len(index) - 1)
 
 

@@ -33,6 +33,11 @@ def notes_of(manifest: Manifest, *, all_files: bool = False) -> list[str]:
     of_class = dict(zip(manifest.classes, counts.tolist(), strict=True))
     notes = [*alike_classes(of_class), *_like_no_label(of_class)]
     notes += _labels(manifest)
+    if manifest.options.get("complete") is False:
+        notes.append(
+            f"Packing was not finished, so only the first {len(manifest):,} samples are here and"
+            " whole classes may be missing. Run the same thresher pack again to go on."
+        )
     return notes + _files(manifest.options, all_files=all_files)
 
 
