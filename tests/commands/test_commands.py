@@ -213,6 +213,8 @@ BAD_INPUT = [
     ("train {data} --out {tmp}/others", "holds no run of Thresher, so it is left"),
     ("train {data} --cache hots", "--cache takes auto, none, host or device, not 'hots'"),
     ("train {data} --val {data}", "is the same as the data"),
+    ("train {data} --val file://{data}", "is the same as the data"),
+    ("train file:{data} --out {data}/runs/a", "lies inside the data"),
     ("train {tmp}/others --val {tmp}/others/cat", "lies inside"),
     ("train {data} --out {tmp}/notes.txt", "is a file"),
     ("train {data} --out {tmp}/notes.txt/run", "Cannot write"),

@@ -19,6 +19,7 @@ from thresher.options import Parser, values_of
 from thresher.pack.settings import PackSettings, Subsampling
 from thresher.sources.detect import open_source
 from thresher.sources.manifest import Manifest
+from thresher.sources.places import plain
 from thresher.sources.request import printable
 from thresher.train.interrupt import Interrupted, StopRequest
 
@@ -61,7 +62,7 @@ def run(words: Sequence[str]) -> int:
     if not 1 <= workers <= 1024:
         raise UserError(f"--workers takes 1 to 1024, not {workers}.")
     out = Path(given["out"])
-    refuse_inside(out, given["data"], printable(str(out)))
+    refuse_inside(out, plain(given["data"]), printable(str(out)))
     manifest = open_source(
         given["data"],
         path_column=options.path_column,

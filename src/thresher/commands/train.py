@@ -24,6 +24,7 @@ from thresher.files import refuse_inside
 from thresher.methods import all_methods, resolve_name
 from thresher.options import Parser, values_of
 from thresher.sources.manifest import Manifest
+from thresher.sources.places import plain
 from thresher.sources.read import Reader
 from thresher.train.interrupt import Interrupted
 from thresher.train.progress import duration
@@ -59,7 +60,7 @@ def run(words: Sequence[str]) -> int:
     options = values_of(all_methods()[method].Options, given[method])
     out = out or _default_out(config)
     if not given["resume"]:
-        refuse_inside(out, config.data, f"--out {out}")
+        refuse_inside(out, plain(config.data), f"--out {out}")
     if config.devices > 1 and not was_launched():
         check(config)
         resumes = ["--out", str(out)] if given["out"] is None else []

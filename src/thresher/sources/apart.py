@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from thresher.errors import UserError
-from thresher.sources.places import is_url
+from thresher.sources.places import is_url, plain
 from thresher.sources.request import printable
 
 
@@ -17,7 +17,7 @@ def require_apart(data: str, other: str, option: str) -> None:
     """
     ours, theirs = (
         Path(place.rstrip("/") if is_url(place) else Path(place).resolve())
-        for place in (data, other)
+        for place in (plain(data), plain(other))
     )
     if ours == theirs:
         raise UserError(
