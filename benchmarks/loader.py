@@ -143,14 +143,17 @@ def report(
         name: [round(min(values), 3), round(max(values), 3)] for name, values in main_ones.items()
     }
     rivals = {
-        name: statistics.median(_ratios(rates, base))
+        name: round(statistics.median(_ratios(rates, base)), 3)
         for name, rates in results.items()
-        if not name.startswith(("Thresher", "decoding")) and "packed" not in name
+        if not name.startswith(("Thresher", "decoding"))
     }
-    best = max(rivals, key=rivals.__getitem__)
+    packed = {name: rivals.pop(name) for name in list(rivals) if "packed" in name}
+    best, best_packed = (max(names, key=names.__getitem__) for names in (rivals, packed))
     summary |= {
         "best_other": best,
-        "ratio_best_other": round(rivals[best], 3),
+        "ratio_best_other": rivals[best],
+        "best_other_packed": best_packed,
+        "ratio_best_other_packed": packed[best_packed],
         "images": num,
         "min_crop_area": given.min_crop_area,
         "n": given.rounds,
