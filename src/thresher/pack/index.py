@@ -28,7 +28,8 @@ def write_index(
     """Write ``index.parquet`` and ``unreadable.csv`` for the finished tars.
 
     Samples keep their ids, keys, labels and classes; unreadable ones are there with the reason as
-    their state. Tars are named relative to the index, so that the folder can be moved.
+    their state, and files of the source that were left out are in ``damaged_shards`` as they are
+    there. Tars are named relative to the index, so that the folder can be moved.
     """
     stop = records[-1].stop if records else 0
     counts = [record.stop - record.first for record in records]
@@ -48,6 +49,7 @@ def write_index(
             _SHA256: [record.sha256 for record in records],
             "pack": dataclasses.asdict(settings),
             "complete": stop == len(source),
+            "damaged_shards": source.options.get("damaged_shards", {}),
         },
     )
     manifest = manifest.with_states(dict(chain.from_iterable(r.reasons.items() for r in records)))
@@ -71,6 +73,9 @@ def _write_unreadable(path: Path, manifest: Manifest) -> None:
             if state not in ("ok", NO_LABEL):
                 label = manifest.classes[labels[index]] if labels[index] >= 0 else ""
                 writer.writerow([index, manifest.key(index), label, state])
+        # What was in them has no numbers, and may have had names that nobody can read any more.
+        for place, problem in manifest.options["damaged_shards"].items():
+            writer.writerow(["", place, "", problem])
 
 
 def load_index(out: Path) -> Manifest:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from thresher.sources.damage import DamagedShard
 from thresher.sources.parquet_file import open_parquet_file
 from thresher.sources.places import is_url, strip_query
+from thresher.sources.read_error import ReadError
 from thresher.sources.remote.errors import Missing
+from thresher.sources.shards import open_shard
 
 _MOST_REASONS = 5
+_MAGIC = b"PAR1"  # what a Parquet file begins with
 
 
 @dataclass
@@ -40,10 +45,16 @@ class Sidecar:
 
 def read_sidecar(tar: str, label_columns: Sequence[str]) -> Sidecar | None:
     """Read what lies beside a tar; see ``read_report``."""
+    parquet = _beside(tar)
+    return None if parquet is None else read_report(parquet, label_columns)
+
+
+def _beside(tar: str) -> str | None:
+    """Where the Parquet file of a tar would lie."""
     path = strip_query(tar)
     if not path.lower().endswith(".tar"):
         return None
-    return read_report(path[:-4] + ".parquet" + tar[len(path) :], label_columns)
+    return path[:-4] + ".parquet" + tar[len(path) :]
 
 
 def read_report(parquet: str, label_columns: Sequence[str]) -> Sidecar | None:
@@ -55,6 +66,7 @@ def read_report(parquet: str, label_columns: Sequence[str]) -> Sidecar | None:
 
     Raises:
         DamagedShard: the file is damaged.
+        pa.ArrowException: likewise.
         OSError: it cannot be read.
     """
     try:
@@ -65,6 +77,7 @@ def read_report(parquet: str, label_columns: Sequence[str]) -> Sidecar | None:
             label = next((name for name in label_columns if name in names), None)
             wanted = ["key", "status", "error_message", label]
             table = file.read(columns=[name for name in names if name in wanted])
+            table.validate(full=True)  # damaged text would fail later, as an error of our own
     except (FileNotFoundError, Missing):
         return None
     good = pc.equal(table["status"].cast(pa.string()), "success").fill_null(False)
@@ -105,8 +118,25 @@ def has_sidecars(files: Sequence[str]) -> bool:
         return True
     try:
         return read_sidecar(files[0], ()) is not None
-    except OSError:
+    except ReadError:
         return False
+    except (DamagedShard, OSError, pa.ArrowException):
+        return _is_parquet(_beside(files[0]))
+
+
+def _is_parquet(parquet: str | None) -> bool:
+    """Whether what cannot be read is at least a Parquet file.
+
+    Servers answer with a web page, as if all were well, where there is no file.
+    """
+    if parquet is not None:
+        with contextlib.suppress(OSError):
+            shard = open_shard(parquet)
+            try:
+                return shard.read_at(0, len(_MAGIC)) == _MAGIC
+            finally:
+                shard.close()
+    return False
 
 
 def _reasons(failed: pa.Table) -> Counter[str]:

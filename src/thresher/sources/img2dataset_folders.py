@@ -13,30 +13,54 @@ from pathlib import Path
 import pyarrow as pa
 
 from thresher.errors import UserError
-from thresher.sources.damage import DamagedShard
+from thresher.sources.damage import Damage, DamagedShard
 from thresher.sources.folder import manifest_of_images, walk_images
 from thresher.sources.img2dataset import Sidecar, failure_options, read_report
 from thresher.sources.labels import encode_labels
 from thresher.sources.manifest import OK, Manifest
+from thresher.sources.places import name_of
 from thresher.sources.request import NO_LABEL, Request, printable
 from thresher.sources.table import LABEL_COLUMNS
 
 PARTS = "img2dataset_parts"  # in the manifest's options: names of the Parquet files
+_ADVICE = (
+    "It is where img2dataset keeps the labels of the folder {part}: download that part again, move "
+    "the file elsewhere if img2dataset did not write it"
+)
 
 
 def find_parts(root: str, names: Sequence[str]) -> list[str]:
     """The parts, by name, of a folder that holds these; none where img2dataset did not write it."""
     there = set(names)
     stems = [name for name in names if f"{name}.parquet" in there and Path(root, name).is_dir()]
-    return stems if stems and is_report(f"{root}/{stems[0]}.parquet") else []
+    for stem in stems:
+        found = _verdict(f"{root}/{stem}.parquet")
+        if found is not None:
+            return stems if found else []
+    return stems if stems and _is_numbered(stems[0]) else []
 
 
 def is_report(parquet: str) -> bool:
-    """Whether img2dataset wrote this Parquet file, at a path or URL."""
+    """Whether img2dataset wrote this Parquet file, at a path or URL; by its name if damaged.
+
+    To take the folder beside it for a class would be a silent disaster; to take a class for a part
+    ends in a sentence.
+    """
+    found = _verdict(parquet)
+    return _is_numbered(name_of(parquet).rpartition(".")[0]) if found is None else found
+
+
+def _verdict(parquet: str) -> bool | None:
+    """Whether this is a report of img2dataset; None if it cannot be read."""
     try:
         return read_report(parquet, ()) is not None
     except (DamagedShard, OSError, pa.ArrowException):
-        return False
+        return None
+
+
+def _is_numbered(part: str) -> bool:
+    """Whether a part is named as img2dataset names them: ``00000``."""
+    return part.isdigit()
 
 
 def open_folders(
@@ -50,21 +74,34 @@ def open_folders(
         images: those of all parts, without labels, if they lie at a URL.
 
     Raises:
-        UserError: no images, no column of labels, or see ``encode_labels``.
+        UserError: no images, a report is damaged (without ``allow_damaged``) or all are, no column
+            of labels, or see ``encode_labels``.
     """
     root = str(Path(request.data).absolute()) if images is None else images.shards[0]
     columns = LABEL_COLUMNS if request.label_column is None else (request.label_column,)
-    reports = {part: read_report(f"{root}/{part}.parquet", columns) for part in parts}
-    known = {part: report for part, report in reports.items() if report is not None}
+    damage = Damage(request)
+    known: dict[str, Sidecar] = {}
+    for part in parts:
+        place = f"{root}/{part}.parquet"
+        with damage.tolerate(place, _ADVICE.format(part=printable(part))):
+            report = read_report(place, columns)
+            if report is not None:
+                known[part] = report
+    if request.labelled:
+        damage.require_some_good(len(parts))
     manifest = images or manifest_of_images(
-        replace(request, labelled=False), root, walk_images(root)
+        replace(request, labelled=False),
+        root,
+        walk_images(root, skip_closed=request.allow_damaged),
     )
+    described = sum(key.partition("/")[0] in known for key in manifest.table["key"].to_pylist())
     manifest = replace(
         manifest,
         options={
             **manifest.options,
-            **failure_options(list(known.values()), len(manifest)),
+            **failure_options(list(known.values()), described),
             PARTS: [f"{part}.parquet" for part in known],
+            "damaged_shards": damage.shards,
         },
     )
     return _labelled(request, manifest, known) if request.labelled else manifest

@@ -14,6 +14,7 @@ from thresher.sources.local_shard import Shard
 
 _BLOCK = 512
 _MOST_METADATA = 1 << 20  # a long name is not a megabyte; a hostile size must not fill memory
+_MOST_DIGITS = 20  # of a number of bytes; int() refuses thousands with an error of its own
 _FILE, _HARD_LINK = b"0\0007", b"1"
 
 
@@ -80,16 +81,21 @@ def _read_extension(kind: bytes, data: bytes, extended: dict[str, str]) -> None:
     elif kind == b"K":
         extended["linkpath"] = _text(data)
     elif kind == b"x":
-        while data:  # records of the form '<length of record> <key>=<value>\n'
-            length, _, _ = data.partition(b" ")
-            if not length.isdigit() or not 0 < int(length) <= len(data):
+        start = 0  # of a record of the form '<length of record> <key>=<value>\n'
+        while start < len(data):
+            # Never is the rest copied: a hostile header has a record in every three bytes.
+            space = data.find(b" ", start, start + _MOST_DIGITS + 1)
+            end = start + _decimal(data[start : max(space, start)])
+            if not start < end <= len(data):
                 raise DamagedTar("an extended header is damaged")
-            key, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
+            key, _, value = data[space + 1 : end - 1].partition(b"=")
             if key in (b"path", b"linkpath", b"size"):
-                if key == b"size" and not value.isdigit():
-                    raise DamagedTar("an extended header is damaged")
+                if key == b"size":
+                    _decimal(value)
                 extended[key.decode()] = value.decode("utf-8", "surrogateescape")
-            data = data[int(length) :].lstrip(b"\0")
+            start = end
+            while data[start : start + 1] == b"\0":
+                start += 1
 
 
 def _name(header: bytes) -> str:
@@ -110,6 +116,13 @@ def _number(raw: bytes) -> int:
     if digits.strip(b"01234567"):  # int() would take a minus, and the walk would go round
         raise DamagedTar("a header is damaged")
     return int(digits, 8)
+
+
+def _decimal(digits: bytes) -> int:
+    """A number in an extended header."""
+    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        raise DamagedTar("an extended header is damaged")
+    return int(digits)
 
 
 def _checksum_is_right(header: bytes) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 
 from thresher.config import DataOptions, TrainConfig
+from thresher.dist.environment import surroundings
 from thresher.errors import UserError
 from thresher.loader.draws import uniforms
 from thresher.sources.apart import require_apart
+from thresher.sources.damage import left_out
 from thresher.sources.detect import open_source
 from thresher.sources.manifest import Manifest
 from thresher.sources.probe import probe, require_readable_classes
@@ -58,7 +61,7 @@ class TrainData:
 
 
 def open_images(data: str, options: DataOptions, classes: tuple[str, ...] | None) -> ImageSet:
-    """Open any kind of image data and take its usable samples.
+    """Open any kind of image data, take its usable samples, and say which shards are left out.
 
     Raises:
         UserError: see ``sources``.
@@ -71,6 +74,9 @@ def open_images(data: str, options: DataOptions, classes: tuple[str, ...] | None
         classes=classes,
         allow_damaged=options.allow_damaged,
     )
+    note = left_out(manifest.options)
+    if note and surroundings().cluster.global_rank() == 0:  # one voice is enough
+        print(f"note: {note}", file=sys.stderr, flush=True)
     return ImageSet(manifest, Reader(manifest), np.flatnonzero(manifest.usable))
 
 
