@@ -12,6 +12,7 @@ import pytest
 
 from thresher.errors import UserError
 from thresher.sources.detect import open_images, open_source
+from thresher.sources.manifest import make_manifest
 from thresher.sources.read import Reader, ReadError
 from thresher.sources.remote import store as remote
 from thresher.sources.remote.retry import Patience
@@ -308,3 +309,33 @@ def test_a_table_from_elsewhere_reads_no_local_file(
     write_tree(web.root, {"t.csv": rows.encode()})
     with pytest.raises(UserError, match="which is not below its own folder"):
         open_source(f"{web.url}/t.csv", allow_damaged=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shard", "key"),
+    [
+        ("tar", "{tmp}/secret.tar", "a"),
+        ("tar", "../secret.tar", "a"),
+        ("tar", "file://{tmp}/secret.tar", "a"),
+        ("tar", "local://{tmp}/secret.tar", "a"),
+        ("files", "pictures", "{tmp}/secret.jpg"),
+        ("files", "pictures", "local://{tmp}/secret.jpg"),
+    ],
+)
+def test_a_manifest_from_elsewhere_reads_no_local_file(
+    tmp_path: Path, web: WebServer, kind: str, shard: str, key: str
+) -> None:
+    shard, key = shard.format(tmp=tmp_path), key.format(tmp=tmp_path)
+    make_manifest(
+        kind=kind,
+        shards=[shard],
+        classes=["a"],
+        source="x",
+        keys=[key],
+        labels=np.zeros(1, dtype=np.int32),
+        offsets=np.zeros(1, dtype=np.int64),
+        lengths=np.full(1, 4, dtype=np.int64),
+    ).save(web.root / "index.parquet")
+    with pytest.raises(UserError, match=r"is remote and lists '.*secret") as error:
+        open_source(f"{web.url}/index.parquet?key=hidden", allow_damaged=True)
+    assert "hidden" not in str(error.value)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -107,6 +109,22 @@ def test_a_shard_that_is_replaced(tmp_path: Path, bucket: Any) -> None:
         Reader(manifest).read(0)
 
 
+@pytest.mark.parametrize("other", ["same size", "shorter"])
+def test_an_object_replaced_between_two_reads(tmp_path: Path, bucket: Any, other: str) -> None:
+    monochrome = [bytes([i]) * (5 << 20) for i in range(3)]  # more than one block each
+    members = {f"{i}.jpg": data for i, data in enumerate(monochrome)}
+    write_tar(tmp_path / "a.tar", members)
+    upload(bucket, tmp_path)
+    manifest = open_source("s3://data/a.tar", labelled=False)
+    shutil.rmtree(os.environ["THRESHER_CACHE_DIR"], ignore_errors=True)
+    reader = Reader(manifest)
+    assert reader.read(0) == monochrome[0]
+    size = manifest.options["shard_sizes"][0] if other == "same size" else 5 << 20
+    bucket.put_object(Key="a.tar", Body=b"x" * size)
+    with pytest.raises(ReadError, match="shard changed since it was indexed"):
+        reader.read(2)
+
+
 def refused(url: str) -> str:
     with pytest.raises(UserError) as caught:
         open_source(url)
@@ -197,25 +215,41 @@ def set_unchecked_actions(endpoint: str, number: int) -> None:
     urllib.request.urlopen(request, timeout=10).close()
 
 
+class Cut:
+    """The body of an answer that ended early."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    async def read(self) -> bytes:
+        return self.data
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 def test_faults_that_pass(tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tar(tmp_path / "a.tar", {f"{i}.jpg": image for i, image in enumerate(IMAGES)})
     upload(bucket, tmp_path)
     busy: Any = {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
     faults: list[object] = [ClientError(busy, "GetObject"), b"short", ConnectionResetError(), b""]
-    original = s3fs.S3FileSystem._cat_file
+    original = s3fs.S3FileSystem._call_s3
 
-    async def cat_file(self: Any, path: str, **options: Any) -> bytes:
+    async def call_s3(self: Any, method: str, *given: Any, **options: Any) -> Any:
+        if method != "get_object":
+            return await original(self, method, *given, **options)
         fault = faults.pop(0) if faults and len(faults) % 3 else None
         if fault is None and faults:
             faults.pop(0)
         if isinstance(fault, Exception):
             raise fault
+        answer = await original(self, method, *given, **options)
         if isinstance(fault, bytes):
-            return fault
-        data: bytes = await original(self, path, **options)
-        return data
+            answer["Body"].close()
+            answer["Body"] = Cut(fault)
+        return answer
 
-    monkeypatch.setattr(s3fs.S3FileSystem, "_cat_file", cat_file)
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", call_s3)
     reader = Reader(open_source("s3://data/a.tar", labelled=False))
     assert [reader.read(i) for i in range(6)] == IMAGES
     assert len(faults) < 4

@@ -17,10 +17,11 @@ from thresher.loader.decode import DecodeError
 from thresher.pack.encode import Packed, repack
 from thresher.pack.folder import PackFolder
 from thresher.pack.index import write_index
-from thresher.pack.settings import PackSettings, fingerprint
+from thresher.pack.settings import PackSettings, fingerprint, require_same_shards
 from thresher.pack.shard import ShardRecord, ShardWriter
 from thresher.pack.stream import OrderedStream
 from thresher.sources.manifest import OK, Manifest
+from thresher.sources.places import shown
 from thresher.sources.read import Reader, ReadError
 from thresher.sources.request import NO_LABEL, printable
 
@@ -75,6 +76,7 @@ def pack(
         folder.claim(settings, fingerprint(manifest)),
         _one_thread_each(),
     ):
+        require_same_shards(manifest, out)
         packing = _Packing(manifest, folder, settings, workers, on_progress)
         try:
             kept = packing.run(records)
@@ -186,7 +188,7 @@ class _Packing:
                 self._on_progress(stream.position)
             if len(reasons) == len(offsets):
                 raise UserError(
-                    f"No image of {printable(self._manifest.source)} can be read, the first: "
+                    f"No image of {shown(self._manifest.source)} can be read, the first: "
                     f"{printable(self._manifest.key(first))} ({reasons[first]})."
                 )
             size = shard.size

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from thresher.errors import UserError
+from thresher.pack.shard import write_synced
 from thresher.sources.manifest import Manifest
+from thresher.sources.places import shown
 
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 _LEAST_SIDE, _MOST_SIDE = 8, 16_384
@@ -47,6 +51,43 @@ class PackSettings:
     def shard_bytes(self) -> int:
         """Most bytes of a tar."""
         return int(self.shard_mb * 1_000_000)
+
+
+def require_same_shards(manifest: Manifest, out: Path) -> None:
+    """Refuse to go on if a shard was replaced since ``out`` was begun; note them if it begins now.
+
+    Names and labels may be equal and images not, so that the tars would be of two data sets. Where
+    a version was not told then or is not now (a packed set may be copied), size alone counts.
+
+    Raises:
+        UserError: a shard is of another size or version.
+    """
+    sizes = manifest.options.get("shard_sizes")
+    if sizes is None:
+        return
+    versions = manifest.options.get("shard_versions") or [""] * len(sizes)
+    note = out / ".pack" / "shards.json"
+    if not note.exists():
+        write_synced(note, json.dumps({"sizes": sizes, "versions": versions}).encode())
+        return
+    begun = json.loads(note.read_text())
+    if len(begun["sizes"]) != len(sizes):
+        raise UserError(
+            f"{out} was begun from {len(begun['sizes'])} shards, not {len(sizes)}. "
+            "Name a new folder."
+        )
+    pairs = zip(begun["sizes"], begun["versions"], sizes, versions, manifest.shards, strict=True)
+    for old_size, old_version, size, version, shard in pairs:
+        if old_size != size and None not in (old_size, size):
+            change = f"from {old_size:,} to {size:,} bytes"
+        elif old_version and version and old_version != version:
+            change = "though not in size"
+        else:
+            continue
+        raise UserError(
+            f"{shown(shard)} changed since {out} was begun, {change}; the tars would mix images of "
+            "both. Name a new folder."
+        )
 
 
 def fingerprint(manifest: Manifest) -> str:

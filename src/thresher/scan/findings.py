@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thresher.scan.copies import BLANK_STD, NEAR_BITS, Grouped, find_copies
+from thresher.scan.identity import public
 from thresher.sources.manifest import OK, Manifest
 
 LONG = 4.0
@@ -74,9 +75,9 @@ class Findings:
     def key(self, row: int) -> str:
         """The name of the image in this row, for people."""
         if row < self.num_data:
-            return self.data.key(row)
+            return public(self.data.key(row))
         assert self.against is not None
-        return self.against.key(row - self.num_data)
+        return public(self.against.key(row - self.num_data))
 
     def label(self, row: int) -> str | None:
         """The name of its class."""
@@ -179,8 +180,8 @@ def as_json(findings: Findings) -> dict[str, Any]:
     present = counts[counts > 0]
     return {
         "version": 1,
-        "data": findings.data.source,
-        "against": None if findings.against is None else findings.against.source,
+        "data": public(findings.data.source),
+        "against": None if findings.against is None else public(findings.against.source),
         "images": findings.num_data,
         "against_images": len(findings.table) - findings.num_data,
         "readable": findings.num_data - findings.num_unreadable,
@@ -221,7 +222,7 @@ def as_table(findings: Findings) -> pa.Table:
             "group": group,
             "source": pc.if_else(pa.array(in_data), "data", "against"),
             "id": np.where(in_data, rows, rows - findings.num_data),
-            "key": keys.take(pa.array(rows)),
+            "key": pa.array(map(public, keys.take(pa.array(rows)).to_pylist()), pa.string()),
             "label": names.take(labels),
             **{
                 name: findings.table[name].take(pa.array(rows))

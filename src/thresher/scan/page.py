@@ -13,6 +13,7 @@ from thresher.audit.report import environment
 from thresher.audit.thumbnails import Thumbnail, thumbnail
 from thresher.scan.copies import Grouped
 from thresher.scan.findings import TITLES, Findings, counts_of, side_counts
+from thresher.scan.identity import public
 
 MAX_GROUPS = 8
 MAX_PER_GROUP = 4
@@ -76,14 +77,14 @@ def render(
         _environment()
         .get_template("scan.html.j2")
         .render(
-            name=findings.data.source,
+            name=public(findings.data.source),
             headline=headline(findings),
             notes=findings.notes,
             refused=findings.refused,
             num_images=findings.num_data,
             num_readable=readable,
             num_against=len(findings.table) - findings.num_data,
-            against=None if findings.against is None else findings.against.source,
+            against=None if findings.against is None else public(findings.against.source),
             overview=overview(findings),
             classes=classes,
             open_classes=OPEN_CLASSES,

@@ -20,6 +20,7 @@ from thresher.files import refuse_inside, write_atomically
 from thresher.scan.copies import NEAR_BITS
 from thresher.scan.explore import Explored, explore
 from thresher.scan.findings import Findings, as_json, as_table, find
+from thresher.scan.identity import identity, public
 from thresher.scan.near import MOST_DISTANCE
 from thresher.scan.opening import Opened, open_data
 from thresher.scan.page import render
@@ -93,7 +94,7 @@ def scan(
         if stop():
             raise Stopped
 
-    with Store.open(out, str(Path(data).absolute())) as store:
+    with Store.open(out, identity(data)) as store:
         quiet = console or Console(quiet=True)
         explored = _explore(opened, store, "scan", workers, stop, quiet)
         tested = test and _explore(test, store, "against", workers, stop, quiet)
@@ -186,5 +187,5 @@ def _require_other_shards(data: Manifest, against: Manifest) -> None:
     if both:
         raise UserError(
             f"The data and --against share {len(both)} file{'s' * (len(both) > 1)}, the first: "
-            f"{printable(min(both))}. Keep the test set apart from the data."
+            f"{printable(public(min(both)))}. Keep the test set apart from the data."
         )

@@ -1,17 +1,24 @@
 """Telling whether an image is the one that was looked at before, without reading it.
 
 A stamp is 64 bits that change when the file does: of a file its path, size and time of change,
-of an image in a shard the shard's and where in it the image lies.
+of an image in a shard the shard's and where in it the image lies. At a URL, what the server told of
+size and version (an ETag, say) when the data were opened stands for size and time.
 """
 
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Sequence
+from urllib.parse import quote
 
 import numpy as np
 import xxhash
 
 from thresher.sources.manifest import Manifest
+from thresher.sources.places import is_url, join, strip_query
+from thresher.sources.remote.errors import NoAccess
+from thresher.sources.sizes import versions_now
 
 MOST_BYTES = 512 << 20  # an "image" beyond this is a disk image; it would not fit into memory
 _GONE = (-1, -1)
@@ -28,6 +35,11 @@ class Stamper:
         self._offset = manifest.table["offset"].to_numpy()
         self._length = manifest.table["length"].to_numpy()
         self._of_shard: dict[int, int] = {}
+        # In place of a version that a server does not tell, so that no later scan recognises it.
+        self._unknown = uuid.uuid4().hex
+        self._shard_sizes = manifest.options.get("shard_sizes")
+        self._shard_versions = manifest.options.get("shard_versions")
+        self._tree_version = manifest.options.get("tree_version")
 
     def stamps(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """uint64[k], the stamps of these rows, and int64[k], their sizes or -1."""
@@ -36,23 +48,68 @@ class Stamper:
         shard = self._shard[start:stop].tolist()
         offset, length = self._offset[start:stop], self._length[start:stop]
         for index in set(shard) - self._of_shard.keys():
-            path = self._shards[index]
-            self._of_shard[index] = _hash(path, *_size_and_time(path))
+            self._of_shard[index] = self._shard_stamp(index)
         found = [
             _hash(self._of_shard[index], *place)
             for index, *place in zip(shard, offset.tolist(), length.tolist(), strict=True)
         ]
         return np.array(found, dtype=np.uint64), length
 
+    def _shard_stamp(self, index: int) -> int:
+        place = self._shards[index]
+        if not is_url(place):
+            return _hash(place, *_size_and_time(place))
+        # What was known as it was opened, not now: that is what offsets and rows belong to.
+        size = self._shard_sizes[index] if self._shard_sizes else None
+        version = self._shard_versions[index] if self._shard_versions else ""
+        # Without the query: the signature of a signed URL is another one every day.
+        return _remote_hash(
+            strip_query(place) if version else place, size, version or self._unknown
+        )
+
     def _file_stamps(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        found, sizes = [], []
+        found: list[int] = []
+        sizes: list[int] = []
+        remote: dict[int, str] = {}
         keys = self._keys.slice(start, stop - start).to_pylist()
         for key, index in zip(keys, self._shard[start:stop].tolist(), strict=True):
-            path = os.path.join(self._shards[index], key)  # noqa: PTH118 - a row of millions
+            folder = self._shards[index]
+            if is_url(folder) or is_url(key):  # a local table may list web addresses
+                remote[len(found)] = _url(folder, key)
+                found.append(0)
+                sizes.append(-1)
+                continue
+            path = os.path.join(folder, key)  # noqa: PTH118 - a row of millions
             size, time = _size_and_time(path)
             found.append(_hash(path, size, time))
             sizes.append(size)
+        lengths = self._length[start:stop][list(remote)].tolist()
+        told = self._remote_stamps(list(remote.values()), lengths)
+        for row, (stamp, size) in zip(remote, told, strict=True):
+            found[row], sizes[row] = stamp, size
         return np.array(found, dtype=np.uint64), np.array(sizes, dtype=np.int64)
+
+    def _remote_stamps(self, urls: Sequence[str], lengths: Sequence[int]) -> list[tuple[int, int]]:
+        """Stamp and size of each file: by the tree's listing, or by asking for each.
+
+        Queries count: 'image?id=1' and 'image?id=2' are two images.
+        """
+        if self._tree_version is not None:
+            return [
+                (_remote_hash(url, length, self._tree_version), length)
+                for url, length in zip(urls, lengths, strict=True)
+            ]
+        try:
+            told = versions_now(urls)
+        except NoAccess as error:
+            # The workers will meet it too, and their end of the scan keeps what was looked at.
+            told = [OSError(str(error))] * len(urls)
+        stamps = []
+        for url, now in zip(urls, told, strict=True):
+            size, version = (None, "") if isinstance(now, OSError) else now
+            stamp = _remote_hash(url, size, version or self._unknown)
+            stamps.append((stamp, -1 if size is None else size))
+        return stamps
 
 
 def _size_and_time(path: str) -> tuple[int, int]:
@@ -61,6 +118,16 @@ def _size_and_time(path: str) -> tuple[int, int]:
     except (OSError, ValueError):  # reading it will say why
         return _GONE
     return status.st_size, status.st_mtime_ns
+
+
+def _url(folder: str, key: str) -> str:
+    """The URL that a reader asks for."""
+    web = folder.startswith(("http://", "https://"))
+    return join(folder, quote(key) if web and not is_url(key) else key)
+
+
+def _remote_hash(url: str, size: int | None, version: str) -> int:
+    return _hash(url, -1 if size is None else size, version)
 
 
 def _hash(*parts: str | int) -> int:

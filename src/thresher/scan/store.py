@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 
 from thresher.errors import UserError
 from thresher.files import explain_write_errors, write_atomically
+from thresher.scan.identity import public_record
 from thresher.scan.look import VERSION, Look
 from thresher.sources.request import printable
 
@@ -70,7 +71,7 @@ class Store:
 
         Args:
             path: of the directory.
-            data: what is scanned, absolute; a directory belongs to one.
+            data: what is scanned, by ``identity``; a directory belongs to one.
 
         Raises:
             UserError: it is no directory, holds something else, is not writable, or another
@@ -161,6 +162,6 @@ def _require_ours(path: Path, data: str) -> None:
         )
     if found.get("data") != data:
         raise UserError(
-            f"--out {path} holds the scan of {printable(str(found.get('data')))}. "
+            f"--out {path} holds the scan of {printable(public_record(str(found.get('data'))))}. "
             "Name another directory for these data."
         )

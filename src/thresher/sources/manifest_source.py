@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
 from thresher.errors import UserError
 from thresher.sources.damage import Damage
 from thresher.sources.labels import index_names
 from thresher.sources.manifest import OK, Manifest
-from thresher.sources.places import folder_of, is_url, shown
+from thresher.sources.places import folder_of, is_url, protocol, shown, strip_query
 from thresher.sources.remote.shard import local_copy
 from thresher.sources.request import NO_LABEL, Request
 from thresher.sources.sizes import versions_now
@@ -28,9 +30,30 @@ def open_manifest(request: Request, place: str) -> Manifest:
     """
     if is_url(place):
         manifest = Manifest.load(local_copy(place), folder=folder_of(place))
+        _refuse_local_places(manifest, place)
     else:
         manifest = Manifest.load(Path(place))
     return _check_shards(_relabel(manifest, request), request)
+
+
+def _refuse_local_places(manifest: Manifest, place: str) -> None:
+    """A manifest from elsewhere must not make this machine read its own files; see ``table``."""
+    allowed = re.compile(rf"(?i)(https?|s3a?|{re.escape(protocol(place))})://")
+    outside = [s for s in manifest.shards if not allowed.match(s) or _climbs(s)]
+    if not outside and manifest.kind == "files":
+        keys = manifest.table["key"]
+        suspect = pc.match_substring_regex(keys, r"^/|^[A-Za-z]:|://|(^|/)\.\.(/|$)")
+        found = keys.filter(suspect).to_pylist()
+        outside = [key for key in found if not allowed.match(key) or _climbs(key)]
+    if outside:
+        raise UserError(
+            f"{shown(place)} is remote and lists '{shown(outside[0])}', which is not below its own "
+            "folder. Pack or scan the data at their URL, or download the manifest."
+        )
+
+
+def _climbs(place: str) -> bool:
+    return ".." in strip_query(place).split("/")
 
 
 def _relabel(manifest: Manifest, request: Request) -> Manifest:
@@ -71,6 +94,11 @@ def _check_shards(manifest: Manifest, request: Request) -> Manifest:
             damage.note(shard, f"{shown(shard)} {change}", "Scan or pack the data again")
         if shown(shard) in damage.shards:
             bad.append(number)
+    if "shard_versions" not in manifest.options and any(map(is_url, manifest.shards)):
+        # Made to be copied: the versions are those of this place. A scan recognises by them.
+        manifest.options["shard_versions"] = [
+            "" if isinstance(found, OSError) else found[1] for found in now
+        ]
     if not bad:
         return manifest
     damage.require_some_good(len(manifest.shards))
