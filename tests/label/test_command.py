@@ -258,6 +258,65 @@ def test_bad_tables_are_told(
     assert any(part in said for part in says.split("|")), said
 
 
+@pytest.mark.parametrize("spelled", ["labels.parquet", "./crawl/../labels.parquet", "file:{}"])
+def test_what_is_labelled_is_not_overwritten(
+    place: Path, spelled: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``labels.parquet`` is also what is written if nothing else is said."""
+    paths = [f"crawl/img/{number}.jpg" for number in range(len(CAPTIONS))]
+    pq.write_table(pa.table({"path": paths, "caption": CAPTIONS}), "labels.parquet")
+    before = (place / "labels.parquet").read_bytes()
+    source = spelled.format(place / "labels.parquet")
+    assert main(["label", source, "--classes", "classes.yaml"]) == 2
+    assert "would overwrite what is labelled" in capsys.readouterr().err
+    assert (place / "labels.parquet").read_bytes() == before
+    assert main(["label", source, "--classes", "classes.yaml", "--out", "other.parquet"]) == 0
+    assert pq.read_table(place / "other.parquet")["label"].to_pylist() == LABELS_DROPPED
+
+
+def test_a_damaged_page_of_texts_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The paths can be read, and the file opens; the texts are met only when labels are made."""
+    paths = [f"crawl/img/{index}.jpg" for index in range(len(CAPTIONS))]
+    table = pa.table({"path": paths, "caption": [f"{text} dog" for text in CAPTIONS]})
+    pq.write_table(table, "t.parquet", compression="zstd", use_dictionary=False)
+    column = pq.ParquetFile("t.parquet").metadata.row_group(0).column(1)
+    data = bytearray(Path("t.parquet").read_bytes())
+    start = column.data_page_offset
+    data[start + 40 : start + column.total_compressed_size] = bytes(
+        column.total_compressed_size - 40
+    )
+    Path("t.parquet").write_bytes(data)
+    assert main(["label", "t.parquet", "--classes", "classes.yaml"]) == 2
+    assert "Cannot read t.parquet: ZSTD" in capsys.readouterr().err
+    assert not (place / "labels.parquet").exists()
+
+
+def test_cut_tars_and_several_columns_of_images_can_be_labelled(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"a": image(index), "b": image(index), "caption": "my dog"} for index in range(3)]
+    pq.write_table(pa.Table.from_pylist([*rows, {**rows[0], "caption": "cat"}]), "images.parquet")
+    words = ["--classes", "classes.yaml", "--out", "out.parquet"]
+    assert main(["label", "images.parquet", *words]) == 2
+    assert "--image-column" in capsys.readouterr().err
+    assert main(["label", "images.parquet", *words, "--image-column", "b"]) == 0
+    assert Reader(open_source("out.parquet")).read(1) == image(1)
+
+    with tarfile.open("cut.tar", "w") as tar:
+        for index in range(6):
+            for ending, data in (("jpg", image(index)), ("txt", b"my dog" if index else b"cat")):
+                member = tarfile.TarInfo(f"{index}.{ending}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    cut = Path("cut.tar").read_bytes()
+    Path("cut.tar").write_bytes(cut[: 1536 * 7])
+    assert main(["label", "cut.tar", *words]) == 2
+    assert "--allow-damaged" in capsys.readouterr().err
+    assert main(["label", "cut.tar", *words, "--allow-damaged"]) == 0
+    assert "1 damaged file is left out, wholly or in part: 'cut.tar'" in capsys.readouterr().err
+    assert 0 < len(open_source("out.parquet")) < 6
+
+
 def test_examples_are_a_function_of_the_seed(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from thresher.label.report import print_report
 from thresher.label.run import Several, find_texts, label
 from thresher.label.write import check_out, write_labels
 from thresher.options import Parser, values_of
+from thresher.sources.damage import AGAIN, DamagedShard, left_out
+from thresher.sources.places import plain
+from thresher.sources.request import explain_read_errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,8 @@ class LabelOptions:
     several: Several = option("drop", "Images that match several classes: drop, or first in text.")
     out: str = option("labels.parquet", "Where to write: a .parquet or .csv file.")
     path_column: str | None = option(None, "Column with the image path (tables).")
+    image_column: str | None = option(None, "Column with the image bytes (Parquet image data).")
+    allow_damaged: bool = option(False, "Go on without shards and files that cannot be read.")
     examples: int = option(3, "Random examples shown per class.")
     seed: int = option(0, "Of the examples.")
 
@@ -47,16 +54,28 @@ def run(words: Sequence[str]) -> int:
     if options.classes is None:
         raise UserError("Name the words of each class: thresher label SOURCE --classes FILE.yaml.")
     phrases = load_classes(Path(options.classes))
-    out = Path(options.out)
-    check_out(out, None)
-    texts = find_texts(given["source"], options.path_column)
-    check_out(out, texts.manifest)
-    labels = label(
-        texts, phrases, asked=given["from"], several=options.several, source=given["source"]
-    )
+    out, source = Path(options.out), plain(given["source"])
+    check_out(out, source, None)
+    texts = find_texts(source, options.path_column, options.image_column, options.allow_damaged)
+    check_out(out, source, texts.manifest)
+    note = None if texts.manifest is None else left_out(texts.manifest.options)
+    if note:
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    with _explain_damage(source):
+        labels = label(texts, phrases, asked=given["from"], several=options.several, source=source)
     written = write_labels(labels, out)
     print_report(
         labels, asked=given["from"] is not None, examples=options.examples, seed=options.seed
     )
     print("written to " + " and ".join(str(path) for path in written))
     return 0
+
+
+@contextlib.contextmanager
+def _explain_damage(source: str) -> Iterator[None]:
+    """Turn what cannot be read of the texts into a sentence; images may be whole beside them."""
+    try:
+        with explain_read_errors(source):
+            yield
+    except DamagedShard as error:
+        raise UserError(f"{str(error).rstrip('.')}. {AGAIN}.") from None

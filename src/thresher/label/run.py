@@ -94,18 +94,35 @@ class Labels:
         return counts
 
 
-def find_texts(source: str, path_column: str | None) -> Texts:
+def find_texts(
+    source: str,
+    path_column: str | None,
+    image_column: str | None = None,
+    allow_damaged: bool = False,
+) -> Texts:
     """Open the collection: a table, tars with texts, or a tree of image files.
+
+    Args:
+        source: path or URL.
+        path_column: of a table with paths; None: found by its name.
+        image_column: of Parquet files with images; None: found by its name.
+        allow_damaged: leave out what cannot be read of tars and Parquet files.
 
     Raises:
         UserError: it is none of these, or see ``sources``.
     """
     with explain_read_errors(source):
-        if Path(source).is_file() and _lists_paths(source, path_column):
+        if Path(source).is_file() and _lists_paths(source, path_column, image_column):
             return open_table(source, path_column)
         if is_url(source) and name_of(source).lower().endswith(TEXT_SUFFIXES):
             return open_remote_table(source, path_column)
-        manifest = open_source(source, path_column=path_column, labelled=False)
+        manifest = open_source(
+            source,
+            path_column=path_column,
+            image_column=image_column,
+            labelled=False,
+            allow_damaged=allow_damaged,
+        )
         if manifest.kind not in _TEXTS:
             raise UserError(
                 f"{printable(source)} is an LMDB, which holds no texts. Labels are made for a "
@@ -125,14 +142,15 @@ _TEXTS: dict[str, Callable[[Manifest], Texts]] = {
 }
 
 
-def _lists_paths(file: str, path_column: str | None) -> bool:
+def _lists_paths(file: str, path_column: str | None, images: str | None) -> bool:
     """Whether a file is a table of paths; Parquet may hold the images themselves."""
     if file.lower().endswith(TEXT_SUFFIXES) or path_column is not None:
         return True
     if not file.lower().endswith(PARQUET_SUFFIXES):
         return False
     schema = pq.read_schema(file)
-    return image_column(schema, Request(data=file, labelled=False)) is None
+    request = Request(data=file, image_column=images, labelled=False)
+    return image_column(schema, request) is None
 
 
 def label(

@@ -15,14 +15,21 @@ from thresher.errors import UserError
 from thresher.files import write_atomically
 from thresher.label.run import Labels
 from thresher.sources.manifest import OK, Manifest
-from thresher.sources.request import NO_LABEL
+from thresher.sources.places import is_url
+from thresher.sources.request import NO_LABEL, printable
 
 
-def check_out(out: Path, manifest: Manifest | None) -> None:
-    """Refuse before the work what could not be written after it.
+def check_out(out: Path, source: str, manifest: Manifest | None) -> None:
+    """Refuse before the work what could not, or must not, be written after it.
+
+    Args:
+        out: where the labels would go.
+        source: path or URL of what is labelled.
+        manifest: of its images, if that is what is written.
 
     Raises:
-        UserError: the ending is of no known kind, or cannot hold what has to be written.
+        UserError: the ending is of no known kind, or cannot hold what has to be written; or a file
+            that is labelled would be overwritten.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"--out {out}: name a file that ends in .csv or .parquet.")
@@ -31,6 +38,23 @@ def check_out(out: Path, manifest: Manifest | None) -> None:
             f"--out {out}: labels of images in tars, in Parquet files or at URLs say where each "
             "image lies, which takes a .parquet file."
         )
+    for place in (source, *(() if manifest is None else manifest.shards)):
+        for written in (out, _beside(out)):
+            if not is_url(place) and _same_file(written, Path(place)):
+                raise UserError(
+                    f"--out {out} would overwrite what is labelled, {printable(place)}. Name"
+                    " another file with --out."
+                )
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file that is there."""
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def _beside(out: Path) -> Path:
+    """Where what was found goes if ``out`` is a manifest."""
+    return out.with_name(f"{out.stem}-found.parquet")
 
 
 def write_labels(labels: Labels, out: Path) -> list[Path]:
@@ -44,7 +68,7 @@ def write_labels(labels: Labels, out: Path) -> list[Path]:
         _write(_table(labels, "path", _paths(labels, out)), out)
         return [out]
     _labelled(labels, manifest).save(out)
-    beside = out.with_name(f"{out.stem}-found.parquet")
+    beside = _beside(out)
     _write(_table(labels, "key", labels.texts.names), beside)
     return [out, beside]
 
