@@ -274,6 +274,28 @@ def test_what_is_labelled_is_not_overwritten(
     assert pq.read_table(place / "other.parquet")["label"].to_pylist() == LABELS_DROPPED
 
 
+def test_texts_beside_tars_and_in_parts_are_not_overwritten(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tarfile.open("0.tar", "w") as tar:
+        for index in range(3):
+            member = tarfile.TarInfo(f"{index}.jpg")
+            member.size = len(image(index))
+            tar.addfile(member, io.BytesIO(image(index)))
+    rows = {"key": ["0", "1", "2"], "caption": ["dog", "cat", "dog"], "status": ["success"] * 3}
+    pq.write_table(pa.table({**rows, "error_message": [""] * 3}), "0.parquet")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    for part, text in enumerate(("dog", "cat")):
+        picture = pa.array([{"bytes": None, "path": str(place / f"crawl/img/{part}.jpg")}], kind)
+        pq.write_table(pa.table({"image": picture, "caption": [text]}), f"train-{part}.parquet")
+    for source, out in (("0.tar", "0.parquet"), ("train-*.parquet", "train-1.parquet")):
+        before = Path(out).read_bytes()
+        assert main(["label", source, "--classes", "classes.yaml", "--out", out]) == 2
+        assert "would overwrite what is labelled" in capsys.readouterr().err
+        assert Path(out).read_bytes() == before
+        assert main(["label", source, "--classes", "classes.yaml", "--out", "new.parquet"]) == 0
+
+
 def test_a_damaged_page_of_texts_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The paths can be read, and the file opens; the texts are met only when labels are made."""
     paths = [f"crawl/img/{index}.jpg" for index in range(len(CAPTIONS))]

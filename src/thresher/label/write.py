@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 from thresher.errors import UserError
 from thresher.files import write_atomically
 from thresher.label.run import Labels
+from thresher.sources.img2dataset_folders import PARTS
 from thresher.sources.manifest import OK, Manifest
-from thresher.sources.places import is_url
+from thresher.sources.parquet_paths import LISTS
+from thresher.sources.places import is_url, join
 from thresher.sources.request import NO_LABEL, printable
 
 
@@ -38,13 +40,23 @@ def check_out(out: Path, source: str, manifest: Manifest | None) -> None:
             f"--out {out}: labels of images in tars, in Parquet files or at URLs say where each "
             "image lies, which takes a .parquet file."
         )
-    for place in (source, *(() if manifest is None else manifest.shards)):
+    for place in (source, *(() if manifest is None else _read_from(manifest))):
         for written in (out, _beside(out)):
             if not is_url(place) and _same_file(written, Path(place)):
                 raise UserError(
                     f"--out {out} would overwrite what is labelled, {printable(place)}. Name"
                     " another file with --out."
                 )
+
+
+def _read_from(manifest: Manifest) -> Iterator[str]:
+    """Every file with images or texts that the manifest was made of, as far as it names them."""
+    yield from manifest.shards
+    yield from manifest.options.get(LISTS, ())
+    for part in manifest.options.get(PARTS, ()):
+        yield join(manifest.shards[0], part)
+    if manifest.kind == "tar":  # img2dataset's texts lie beside each
+        yield from (place.rpartition(".")[0] + ".parquet" for place in manifest.shards)
 
 
 def _same_file(one: Path, other: Path) -> bool:
