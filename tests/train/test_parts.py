@@ -136,14 +136,21 @@ def test_what_is_saved_is_the_state_of_the_moment(tmp_path: Path) -> None:
     assert not load_part(tmp_path / "000001-000000", "network-0")["x"].any()
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "meta"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "meta", "digit"])
 def test_damaged_checkpoints_are_passed_over(tmp_path: Path, damage: str) -> None:
     for epoch in (1, 2):
         save(tmp_path, epoch, 5, keep=3)
-    victim = tmp_path / "000002-000005" / ("meta.json" if damage == "meta" else "network-0.pt")
+    victim = (
+        tmp_path
+        / "000002-000005"
+        / ("meta.json" if damage in ("meta", "digit") else "network-0.pt")
+    )
     data = bytearray(victim.read_bytes())
     if damage == "delete":
         victim.unlink()
+    elif damage == "digit":  # still JSON, and of another step
+        assert data.count(b'"step": 5') == 1
+        victim.write_bytes(data.replace(b'"step": 5', b'"step": 7'))
     elif damage == "flip":
         data[len(data) // 2] ^= 1
         victim.write_bytes(data)

@@ -22,7 +22,8 @@ import torch
 from thresher.errors import UserError
 from thresher.files import explain_write_errors, sync
 
-FORMAT = 2
+FORMAT = 3
+_OWN_HASH = "meta_sha256"
 _DAMAGED = "damaged-"
 
 
@@ -68,7 +69,8 @@ def commit(aside: Path, target: Path, meta: Mapping[str, Any]) -> None:
     """
     with explain_write_errors(target):
         meta_path = aside / "meta.json"
-        meta_path.write_text(json.dumps({"format": FORMAT, **meta}, indent=1))
+        whole = {"format": FORMAT, **meta}
+        meta_path.write_text(json.dumps({**whole, _OWN_HASH: _hash_of(whole)}, indent=1))
         _hash_and_sync(meta_path)
         sync(aside)
         shutil.rmtree(target, ignore_errors=True)
@@ -150,8 +152,15 @@ def _read_and_check(path: Path) -> dict[str, Any]:
     meta: dict[str, Any] = json.loads((path / "meta.json").read_text())
     if meta["format"] != FORMAT:
         raise ValueError(f"format {meta['format']}, not {FORMAT}")
+    if meta.pop(_OWN_HASH) != _hash_of(meta):
+        raise ValueError("meta.json has changed since it was written")
     _check_parts(path, meta, meta["sha256"])
     return meta
+
+
+def _hash_of(meta: Mapping[str, Any]) -> str:
+    """SHA-256 of what JSON keeps of it: a flipped digit is still JSON, but another step."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _check_parts(path: Path, meta: Mapping[str, Any], names: Iterable[str]) -> None:
