@@ -77,6 +77,30 @@ def test_a_changed_label_is_noticed(data: Path, tmp_path: Path, port: int) -> No
     assert "the fingerprint of names and labels is" in said[0]
 
 
+@pytest.mark.parametrize(("part", "name"), [("train", "data"), ("measure", "images to measure on")])
+def test_ranks_that_can_read_other_images_are_refused(
+    part: str, name: str, data: Path, tmp_path: Path, port: int
+) -> None:
+    """One failed read on one machine; the ranks would share out other samples, or wait for ever."""
+    code = (
+        "import thresher.train.run as run; opened = run.open_training_data\n"
+        "from dataclasses import replace\n"
+        "def other(config):\n"
+        "    data = opened(config)\n"
+        f"    images = data.{part}\n"
+        "    ids = images.ids.copy()\n"
+        "    ids[0] = images.ids[1]\n"
+        f"    return replace(data, {part}=replace(images, ids=ids))\n"
+        "run.open_training_data = other\n"
+    )
+    val = write_classes(tmp_path / "val", per_class=8)
+    words = ["train", str(data), "--out", str(tmp_path / "run"), *COMMON, "--val", str(val)]
+    codes, said = sentences([rank(0, 2, port, words), rank(1, 2, port, words, code)])
+    assert codes == [2, 2]
+    assert f"the fingerprint of usable {name} is" in said[0]
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_rank_is_a_sentence_after_the_time_out(
     data: Path, tmp_path: Path, port: int
 ) -> None:

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from thresher.errors import UserError
 from thresher.ledger import table
 from thresher.ledger.ledger import Ledger
 from thresher.ledger.rows import saved_columns
@@ -78,6 +79,13 @@ def test_values_lie_side_by_side_and_aligned() -> None:
     assert values["flag"].tolist() == [7, 7, 7, 7], "what is not recorded stays"
     saved = saved_columns(ledger.state_dict())
     assert all(torch.equal(saved[name], one) for name, one in values.items())
+
+
+def test_the_state_of_other_samples_is_refused() -> None:
+    ledger = make()
+    other = Ledger(np.array([3, 5, 9]), np.array([0, 1, 1]), ())
+    with pytest.raises(UserError, match=r"of 3 samples, and now 3 can be used, not all"):
+        ledger.load_state_dict(other.state_dict())
 
 
 def test_columns_are_written_anew_part_by_part() -> None:

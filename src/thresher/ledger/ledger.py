@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thresher.errors import UserError
 from thresher.ledger.rows import Layout
 from thresher.types import Column, Rows
 
@@ -125,9 +126,15 @@ class Ledger:
         """Take back what ``state_dict`` gave.
 
         Raises:
-            UserError: it has other columns.
+            UserError: it has other columns, or is of other samples.
         """
-        assert np.array_equal(state["ids"].numpy(), self.ids), "ledger of other samples"
+        if not np.array_equal(state["ids"].numpy(), self.ids):
+            raise UserError(
+                f"The checkpoint's ledger is of {len(state['ids']):,} samples, and now"
+                f" {len(self.ids):,} can be used, not all of them the same: images have become"
+                " readable or unreadable since. Put them back as they were, or start the run anew"
+                " with --overwrite, or with another --out."
+            )
         self.take_rows(slice(None), state, slice(None))
 
     def take_rows(

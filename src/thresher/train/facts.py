@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import platform
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 
 from thresher import __version__
 from thresher.config import ResolvedConfig
 from thresher.dist.runtime import Runtime
-from thresher.train.data import TrainData
+from thresher.train.data import ImageSet, TrainData
 from thresher.train.resume import MAY_DIFFER, fingerprint
 
 
@@ -48,4 +50,19 @@ def common_facts(
         "the number of images": len(manifest),
         "the list of classes": ", ".join(manifest.classes),
         "the fingerprint of names and labels": fingerprint(manifest)[:12],
+        **_usable("data", data.train),
+        **_usable("images to measure on", data.measure),
+        **_usable("clean images", data.clean),
+    }
+
+
+def _usable(name: str, images: ImageSet | None) -> dict[str, Any]:
+    """What each rank found by itself: one that cannot read a file would share out other samples."""
+    if images is None:
+        return {f"the number of usable {name}": 0}
+    digest = hashlib.sha256(np.ascontiguousarray(images.ids).tobytes())
+    digest.update(fingerprint(images.manifest).encode())
+    return {
+        f"the number of usable {name}": len(images.ids),
+        f"the fingerprint of usable {name}": digest.hexdigest()[:12],
     }
