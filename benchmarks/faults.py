@@ -304,6 +304,7 @@ def main() -> None:
     chosen = range(len(EPISODES)) if arguments.episodes is None else arguments.episodes
     can_mount = os.geteuid() == 0
     faults = survived = 0
+    all_good = True
     for number in chosen:
         if "full disk" in EPISODES[number] and not can_mount:
             print(f"left out, since mounting a small file system needs root: {EPISODES[number]}")
@@ -314,16 +315,17 @@ def main() -> None:
         )
         faults += struck
         survived += struck if good else 0
+        all_good &= good and struck == len(EPISODES[number])
         print(
             f"{', '.join(EPISODES[number])}: {struck} faults,"
             f" {'as if nothing had happened' if good else 'NOT THE SAME'},"
             f" {time.monotonic() - started:.0f} s",
             flush=True,
         )
-    if survived == faults:
+    if all_good:
         shutil.rmtree(work)
-    print(json.dumps({"faults": faults, "survived": survived, "bitwise_equal": survived == faults}))
-    sys.exit(0 if survived == faults else 1)
+    print(json.dumps({"faults": faults, "survived": survived, "bitwise_equal": all_good}))
+    sys.exit(0 if all_good else 1)
 
 
 if __name__ == "__main__":
