@@ -75,13 +75,8 @@ class Layout:
         ours = {column.name: tuple(column) for column in self.columns}
         for name in (*ours, *there):
             if there.get(name) != ours.get(name):
-                how = (
-                    "is missing"
-                    if name not in there
-                    else "differs"
-                    if name in ours
-                    else "is unexpected"
-                )
+                how = "differs" if name in ours and name in there else "is missing"
+                how = how if name in ours else "is unexpected"
                 what = f"The column '{name}' {how} in the checkpoint's ledger"
                 break
         else:
