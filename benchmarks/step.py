@@ -25,11 +25,13 @@ Of photographs Thresher crops anew each time; those who have them in memory take
 Ratios are medians over the rounds of the ratios within each; above 1 Thresher is quicker. The bare
 step takes turns with Thresher's in much shorter blocks of its own, see ``steps/pairs.py``.
 ``mct_over_ce``, ``mct_views_1_over_ce`` (``--mct.views 1``) and ``overhead_over_bare_step`` are
-Thresher's own costs. ``vs_timm`` is against ``train.py`` if it was given, else against timm's
-parts: ``vs_timm_is`` says which. ``cpu`` has ratios of the processor's time. Mutual calibration is
-timed over a whole short run, with all rounds, teachers and judging. Every step has the batch's full
-shape; in Thresher's some places may repeat others, where the images do not come out even. The
-last line is JSON; ``--out`` gets every figure as it comes.
+Thresher's own costs. On a GPU the bare step is recorded as a CUDA graph, as Thresher's is, and
+Thresher and PyTorch are timed with ``torch.compile`` too. ``vs_timm`` is against ``train.py`` if it
+was given, else against timm's parts: ``vs_timm_is`` says which. ``cpu`` has ratios of the
+processor's time. Mutual calibration's step is the mean over a round, in whose last 40 % teachers
+are asked; judging between the rounds is not in it. Every step has the batch's full shape; in
+Thresher's some places may repeat others, where the images do not come out even. The last line is
+JSON; ``--out`` gets every figure as it comes.
 """
 
 from __future__ import annotations
@@ -43,17 +45,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import steps.preact  # noqa: F401 - makes its network known
 import torch
 from steps import cases, noisypy, timm_train
-from steps.alone import SIDES, Alone
+from steps.alone import Alone, sides_on
 from steps.cases import Case
 from steps.figures import (
     BARE,
+    COMPILED,
     MCT,
     MCT_1,
+    MCT_COMPILED,
     NOISYPY,
     OURS,
+    OURS_COMPILED,
     TIMM,
     Found,
     Record,
@@ -61,7 +65,7 @@ from steps.figures import (
     show,
 )  # fmt: skip
 from steps.others import bare
-from steps.own import SKIP, decoded, steps_of, work_of
+from steps.own import compiled, decoded, round_of, steps_of, work_of
 from steps.pairs import Pairs
 from steps.spent import Block
 
@@ -93,13 +97,16 @@ def sides_of(
     folder = Path(until.enter_context(tempfile.TemporaryDirectory()))
     alone = Alone(images, bf16, folder)
     until.callback(alone.close)
-    found |= {name: alone.block(name) for name in SIDES}
-    if case.mct_epochs:
+    found |= {name: alone.block(name) for name in sides_on(runtime.device)}
+    if case.mct:
         for name, views in ((MCT, 2), (MCT_1, 1)):
-            mct = work_of(case, "mct", runtime, precision, rounds=3, views=views)
-            until.callback(mct.feed.close)
-            whole = mct.feed.order.steps * case.mct_epochs - SKIP
-            found[name] = lambda _, mct=mct, whole=whole: steps_of(mct, whole)
+            mct = work_of(case, "mct", runtime, precision, like=ours, rounds=1, views=views)
+            found[name] = lambda _, mct=mct: round_of(mct)
+    if COMPILED in found:
+        found[OURS_COMPILED] = lambda steps: steps_of(compiled(ours), steps)
+        if case.mct:
+            mct = work_of(case, "mct", runtime, precision, like=ours, rounds=1)
+            found[MCT_COMPILED] = lambda _: round_of(compiled(mct))
     if given.timm_train is not None:
         found[TIMM] = timm_train.block_of(given.timm_train, case, runtime.device, bf16, images.lr)
     else:
@@ -129,7 +136,7 @@ def compare(
 ) -> dict[str, Any]:
     found: Found = {name: [] for name in sides}
     for name, side in sides.items():
-        if name not in (BARE, TIMM, NOISYPY):
+        if name not in (BARE, MCT, MCT_1, MCT_COMPILED, TIMM, NOISYPY):
             side(min(case.steps, 5))  # allocates, chooses kernels
     for turn in range(given.rounds):
         names = list(sides)
@@ -139,7 +146,7 @@ def compare(
             record.add(case, turn, name, spent)
         print(f"{case.name}: round {turn + 1} of {given.rounds}", file=sys.stderr)
     show(case, found, absent)
-    return ratios(found, pairs)
+    return ratios(case.batch, found, pairs)
 
 
 def parse() -> argparse.Namespace:

@@ -19,11 +19,14 @@ from typing import Any
 import torch
 
 from steps.apart import surroundings
-from steps.figures import BF16, FP32, TIMM_PARTS
-from steps.others import Images, plain, timm_parts
+from steps.figures import BF16, COMPILED, FP32, TIMM_PARTS
+from steps.others import Images, compiled, plain, timm_parts
 from steps.spent import Block, Spent
 
-SIDES = (FP32, BF16, TIMM_PARTS)
+
+def sides_on(device: torch.device) -> tuple[str, ...]:
+    """Those that are timed there; on a CPU compiling takes half a minute and gains nothing."""
+    return (FP32, BF16, TIMM_PARTS, *((COMPILED,) if device.type == "cuda" else ()))
 
 
 class Alone:
@@ -74,6 +77,7 @@ def main(images_file: str, bf16: str) -> None:
         FP32: plain(images, bf16=False),
         BF16: plain(images, bf16=True),
         TIMM_PARTS: timm_parts(images, bf16 == "1"),
+        COMPILED: compiled(images),
     }
     for line in sys.stdin:
         side, steps = json.loads(line)

@@ -27,7 +27,7 @@ class Case:
     Attributes:
         data: the folder.
         steps: of one block.
-        mct_epochs: of mutual calibration's short run; 0: none.
+        mct: whether mutual calibration is timed too.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Case:
     pixels: int
     batch: int
     steps: int
-    mct_epochs: int
+    mct: bool
 
 
 def make(name: str, quick: bool, on_gpu: bool, folder: Path) -> Case:
@@ -50,15 +50,14 @@ def make(name: str, quick: bool, on_gpu: bool, folder: Path) -> Case:
     """
     if name == "small":
         fashion(folder, FASHION / ("test.parquet" if quick else "train.parquet"))
-        steps, epochs = (8, 3) if quick else (200, 6) if on_gpu else (48, 6)
-        return Case(name, str(folder), "small_cnn", 28, 128, steps, epochs)
+        steps = 8 if quick else 200 if on_gpu else 48
+        return Case(name, str(folder), "small_cnn", 28, 128, steps, mct=True)
     if name == "preact":
-        made(folder, 51_200 if on_gpu else 1024, (32, 32), "png", 512)
-        steps, epochs = (200, 6) if on_gpu else (3, 0)
-        return Case(name, str(folder), "preact_resnet18", 32, 256, steps, epochs)
+        made(folder, 12_800 if on_gpu else 1024, (32, 32), "png", 512)
+        return Case(name, str(folder), "preact_resnet18", 32, 256, 200 if on_gpu else 3, on_gpu)
     made(folder, 4096 if on_gpu else DISTINCT, MADE_SIZE, "jpg", DISTINCT)
-    batch, steps, epochs = (256, 24, 3) if on_gpu else (16, 4, 0)
-    return Case(name, str(folder), "resnet50", 224, batch, steps, epochs)
+    batch, steps = (256, 16) if on_gpu else (16, 4)
+    return Case(name, str(folder), "resnet50", 224, batch, steps, mct=False)
 
 
 def fashion(folder: Path, table: Path) -> None:

@@ -17,8 +17,10 @@ from steps.spent import Spent
 
 Found = dict[str, list[Spent]]
 OURS, BARE = "Thresher", "bare step"
+OURS_COMPILED = "Thresher, --compile"
 MCT, MCT_1 = "Thresher, mct", "Thresher, mct with one view"
-FP32, BF16 = "PyTorch, fp32", "PyTorch, bf16"
+MCT_COMPILED = "Thresher, mct, --compile"
+FP32, BF16, COMPILED = "PyTorch, fp32", "PyTorch, bf16", "PyTorch, bf16, compiled"
 TIMM, TIMM_PARTS, NOISYPY = "timm's train.py", "a step from timm's parts", "noisypy, fp32"
 
 
@@ -38,18 +40,25 @@ class Record:
             lines.write(json.dumps(line) + "\n")
 
 
-def ratios(found: Found, pairs: Pairs) -> dict[str, Any]:
+def ratios(batch: int, found: Found, pairs: Pairs) -> dict[str, Any]:
     """By the clock; of the processor's time too, for the sides that tell it."""
     timm = TIMM if TIMM in found else TIMM_PARTS
     return {
         "vs_plain": over(found, FP32, OURS),
         "vs_plain_bf16": over(found, BF16, OURS),
+        "vs_plain_compiled": over(found, COMPILED, OURS),
         "vs_timm": over(found, timm, OURS),
         "vs_timm_is": timm if timm in found else None,
         "vs_timm_parts": over(found, TIMM_PARTS, OURS),
         "vs_noisypy": over(found, NOISYPY, OURS),
         "mct_over_ce": over(found, MCT, OURS),
         "mct_views_1_over_ce": over(found, MCT_1, OURS),
+        "compile_gains": over(found, OURS, OURS_COMPILED),
+        "mct_over_ce_compiled": over(found, MCT_COMPILED, OURS_COMPILED),
+        "images_per_second": {
+            name: round(batch / statistics.median(one.wall for one in spent))
+            for name, spent in found.items()
+        },
         **pairs.summary("wall"),
         "cpu": {
             "vs_plain": over(found, FP32, OURS, cpu=True),

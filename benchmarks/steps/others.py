@@ -18,6 +18,7 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import AverageMeter, ModelEmaV3
 from torch import Tensor, nn
 
+import steps.preact  # noqa: F401 - makes its network known, in every process
 from steps.spent import Block, Spent, Watch
 from thresher.loader.augment import NUM_DRAWS, Augmentation
 from thresher.models.factory import create_model
@@ -92,6 +93,47 @@ def bare(images: Images, bf16: bool) -> Block:
         optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             torch._foreach_lerp_(averaged, current, 0.01)
+
+    return block_of(_replayed(step, images) if images.canvases.is_cuda else step, images)
+
+
+def _replayed(
+    step: Callable[[Tensor, Tensor], None], images: Images
+) -> Callable[[Tensor, Tensor], None]:
+    """The same, recorded as a CUDA graph, as PyTorch's own notes on these have it."""
+    places = next(images.batches())
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            step(*places)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(*places)
+
+    def again(*batch: Tensor) -> None:
+        for place, tensor in zip(places, batch, strict=True):
+            place.copy_(tensor)
+        graph.replay()
+
+    return again
+
+
+def compiled(images: Images) -> Block:
+    """The quickest that PyTorch offers by a switch; nothing is logged, so that nothing waits."""
+    network = images.network().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=images.lr, momentum=0.9, weight_decay=5e-4, fused=True
+    )
+    forward = torch.compile(network, mode="reduce-overhead", dynamic=False)
+
+    def step(views: Tensor, labels: Tensor) -> None:
+        optimizer.zero_grad()
+        with _autocast(views, bf16=True):
+            logits = forward(views)
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
 
     return block_of(step, images)
 

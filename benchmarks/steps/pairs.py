@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from typing import Any, Literal
 
-from steps.own import SKIP
+from steps.own import skip_of
 from steps.spent import Block, Spent, Watch
 from thresher.bench.loop import time_loop
 from thresher.bench.work import Work
@@ -40,14 +40,14 @@ class Pairs:
         Returns:
             Of the bare steps, the middle one.
         """
-        size = max(1, steps // _MOST)
+        size, skip = max(1, steps // _MOST), skip_of(self._work.runtime.device)
         loops: list[Spent] = []
         bares: list[Spent] = []
         watch: Watch | None = None
 
         def heard(progress: Progress) -> None:
             nonlocal watch
-            done = progress.step + 1 - SKIP
+            done = progress.step + 1 - skip
             if done < 0 or done % size:
                 return
             if watch is not None:
@@ -55,7 +55,7 @@ class Pairs:
             bares.append(self._bare(size))
             watch = Watch(self._work.runtime.device)
 
-        time_loop(self._work, steps, SKIP, by_part=False, heard=heard)
+        time_loop(self._work, steps, skip, by_part=False, heard=heard)
         self._found += zip(loops, bares[:-1], bares[1:], strict=True)
         return sorted(bares, key=lambda one: one.wall)[len(bares) // 2]
 

@@ -63,8 +63,9 @@ class Batch:
 class Progress:
     """Where the run stands. All counts start at 0.
 
-    In a recorded step ``epoch``, ``step`` and ``round_epoch`` are int64 scalars on the device: a
-    method may compute with them, but what it does must follow from ``mode`` alone.
+    In a recorded step all that changes within a run (``epoch``, ``step``, ``round``,
+    ``round_epoch``, ``round_epochs``) is an int64 scalar on the device: a method may compute with
+    it, but what it does must follow from ``mode`` alone.
 
     Attributes:
         epoch, epochs: of the whole run.
@@ -118,12 +119,11 @@ def in_turn(function: Callable[[Network], Tensor], networks: Sequence[Network]) 
 
 @dataclass(frozen=True)
 class Networks:
-    """A method's networks. The loop decides whether they run in turn, at once or as one.
+    """A method's networks. The loop decides whether they run in turn or at once.
 
     Attributes:
         members: in a fixed order.
-        for_each: runs a function for every member. They can be computed as one only if it gives
-            all of them the same images.
+        for_each: runs a function for every member.
     """
 
     members: tuple[Network, ...]

@@ -17,6 +17,7 @@ from thresher.bench.work import Work
 from thresher.loader.feed import Feed
 from thresher.loader.transfer import Sent
 from thresher.train.loop import Listener, Loop
+from thresher.train.steps import Steps
 from thresher.types import Batch, Progress
 
 
@@ -111,11 +112,12 @@ class _Loop(Loop):
     def _save(self, epoch: int, step: int, *, last: bool) -> None:
         """Nothing of this training is kept, not even if it is stopped."""
 
-    def _begin_round(self, index: int) -> None:
-        super()._begin_round(index)
+    def _make_steps(self, index: int) -> Steps:
+        steps = super()._make_steps(index)
         if self._parts is not None:
             self._parts.wrap(self.team, "backward", "add_part", "backward")
             self._parts.wrap(self.team, "optimizer + average", "step")
+        return steps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,8 @@ from thresher.types import Progress
 
 WARM_UP = 3
 """Steps computed before one is recorded: kernels are chosen, buffers of optimizers made."""
-WAYS = IN_TURN, AT_ONCE, AS_ONE = "in turn", "at once", "as one"
-"""To run several networks on a GPU; see ``train/together.py`` and ``train/as_one.py``."""
+WAYS = IN_TURN, AT_ONCE = "in turn", "at once"
+"""To run several networks on a GPU; see ``train/together.py``."""
 TRIALS = 10
 """Steps that each way is timed for."""
 _REFUSALS = (RuntimeError, ValueError, AssertionError)
@@ -54,18 +54,15 @@ class _Recording:
 
 
 class Captured:
-    """Makes the steps of one round.
+    """Makes steps, recorded where that can be.
 
     Args:
         recorder: records them.
         device: that computes.
-        together: if given, recordings with the networks in turn, at once and as one are all made
-            where that can be, and the quickest one is kept.
+        together: if given, recordings with the networks in turn and at once are both made where
+            that can be, and the quicker one is kept.
         networks: that are trained.
         say: takes a line for the user.
-
-    Attributes:
-        failed: nothing could be recorded; each step is computed.
     """
 
     def __init__(
@@ -84,23 +81,23 @@ class Captured:
         self._recordings: dict[Hashable, _Recording] = {}
         self._inputs: Sent | None = None
         self._moment = _Moment(device)
-        self.failed = False
+        self._failed = False  # each step is computed
 
     def make(self, sent: Sent, progress: Progress, lr: float, team: Team, whole: Whole) -> None:
         """One step, however it is made."""
         recording = self._recordings.setdefault(progress.mode, _Recording())
         recording.seen += 1
-        warm = recording.seen == WARM_UP and not self.failed
+        warm = recording.seen == WARM_UP and not self._failed
         if warm:
             for learner in team.learners.values():
                 learner.keep_scalars_on_device()
         team.prepare(lr)
-        if self.failed or recording.seen < WARM_UP:
+        if self._failed or recording.seen < WARM_UP:
             self._compute(whole, sent, progress)
             return
         inputs, moment = self._take(sent, progress)
         if warm:
-            self._warm_up(partial(whole, inputs, moment), team)
+            self._compute(whole, inputs, moment)
             return
         if not recording.ways:
             failure = self._record(recording, partial(whole, inputs, moment), team)
@@ -110,19 +107,6 @@ class Captured:
                 self._compute(whole, sent, progress)
                 return
         self._replay(recording)
-
-    def _warm_up(self, work: Callable[[], None], team: Team) -> None:
-        """A step as it will be recorded; as one where that can be, since that has other kernels."""
-        if AS_ONE in self._ways:
-            try:
-                with self._recorder.aside(), team.as_one():
-                    work()
-                return
-            except _REFUSALS:
-                self._ways = tuple(way for way in self._ways if way != AS_ONE) or (IN_TURN,)
-                team.forget()
-        with self._recorder.aside():
-            work()
 
     def _compute(self, whole: Whole, sent: Sent, progress: Progress) -> None:
         with self._recorder.aside():
@@ -143,8 +127,6 @@ class Captured:
             arranged: AbstractContextManager[None] = contextlib.nullcontext()
             if way == AT_ONCE and self._together is not None:
                 arranged = self._together.on_streams(self._networks)
-            elif way == AS_ONE:
-                arranged = team.as_one()
             try:
                 with arranged:
                     recording.ways[way] = self._recorder.record(way, work)
@@ -185,7 +167,7 @@ class Captured:
 
     def _give_up(self, reason: str) -> None:
         """Compute all further steps one operation after the other."""
-        self.failed = True
+        self._failed = True
         self._recordings = {}
         self._inputs = None
         self._recorder.free()
@@ -201,9 +183,9 @@ def _first_line(error: BaseException) -> str:
 
 
 class _Moment:
-    """The counts of ``Progress`` that change within a round, in the device's memory."""
+    """The counts of ``Progress`` that change within a run, in the device's memory."""
 
-    _NAMES = ("epoch", "step", "round_epoch")
+    _NAMES = ("epoch", "step", "round", "round_epoch", "round_epochs")
 
     def __init__(self, device: torch.device) -> None:
         self._scalars = {

@@ -12,7 +12,7 @@ from torch.compiler import set_stance
 
 from thresher.config import ResolvedConfig
 from thresher.dist.runtime import Runtime
-from thresher.train.optimizer import fill_momentum, make_optimizer
+from thresher.train.optimizer import fill_momentum, forget, make_optimizer
 
 
 class Learner:
@@ -26,13 +26,14 @@ class Learner:
 
     def __init__(self, module: nn.Module, config: ResolvedConfig, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._ema_decay = config.ema_decay
+        self._config = config
         module = module.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(module).requires_grad_(False).eval()
         self.module = runtime.share_statistics(module) if config.sync_batchnorm else module
         if config.compile:
-            self.module.compile()
-            self.ema.compile()
+            # A run's batches have one shape; what would fit all shapes is slower.
+            self.module.compile(dynamic=False)
+            self.ema.compile(dynamic=False)
         self.optimizer = make_optimizer(self.module, config, runtime.device)
         self._weights = list(self.module.parameters())
         self._averaged = _float_pairs(self.ema, self.module)
@@ -55,11 +56,19 @@ class Learner:
                 group["lr"] = rate
         self._updates += 1
         # Young averages forget faster, so that the random start does not linger.
-        share = 1 - min(self._ema_decay, self._updates / (self._updates + 10))
+        share = 1 - min(self._config.ema_decay, self._updates / (self._updates + 10))
         if isinstance(self._share, Tensor):
             self._share.fill_(share)
         else:
             self._share = share
+
+    def begin_again(self, fresh: Learner) -> None:
+        """Take over another one's start, in the same memory: recorded steps go on reading it."""
+        self.module.load_state_dict(fresh.module.state_dict())
+        self.ema.load_state_dict(fresh.ema.state_dict())
+        if not forget(self.optimizer):
+            self.optimizer = make_optimizer(self.module, self._config, self._runtime.device)
+        self._updates = 0
 
     def step(self) -> None:
         """One step down the gradients, then let the teacher follow."""

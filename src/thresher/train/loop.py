@@ -82,8 +82,6 @@ class Loop:
         self.last: EpochMetrics | None = None
         self.team: Team
         self._steps: Steps | None = None
-        self._gave_up = False
-        self._said: set[str] = set()
         self._make_learner = make_learner
         self._measure = measure
         self._checkpoints = checkpoints
@@ -163,26 +161,19 @@ class Loop:
 
     def _begin_round(self, index: int) -> None:
         """Fresh networks, and nothing recorded of the old ones."""
-        self._gave_up |= self._steps is not None and self._steps.failed
-        self._steps = None  # with its memory
-        learners = {
-            network: self._make_learner(network, index)
-            for network in self.runtime.held(self.method.networks)
-        }
-        num = self.method.networks
-        self.team = Team(learners, num, self.config, self.runtime, self._together)
-        captured = (
-            None
-            if self._gave_up
-            else capture_for(self.config, self.runtime, self._together, num, self._say)
-        )
-        self._steps = Steps(self.method, self.feed, self.ledger, self._meter, self.team, captured)
+        if self._steps is None:
+            self._steps = self._make_steps(index)
+            return
+        for network, learner in self.team.learners.items():
+            learner.begin_again(self._make_learner(network, index))
 
-    def _say(self, line: str) -> None:
-        """Once a run, not once a round."""
-        if line not in self._said:
-            self._said.add(line)
-            self._listener.on_note(line)
+    def _make_steps(self, index: int) -> Steps:
+        """With networks for a first round."""
+        num, runtime, note = self.method.networks, self.runtime, self._listener.on_note
+        learners = {network: self._make_learner(network, index) for network in runtime.held(num)}
+        self.team = Team(learners, num, self.config, runtime, self._together)
+        captured = capture_for(self.config, runtime, self._together, num, note)
+        return Steps(self.method, self.feed, self.ledger, self._meter, self.team, captured)
 
     def _finish_epoch(self, progress: Progress) -> None:
         totals = self.runtime.sum(self._meter.sums)

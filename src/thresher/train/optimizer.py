@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2, get_optimizer_class
 from torch import nn
 
 from thresher.config import ResolvedConfig
+
+_FROM_ZERO = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+"""Whose memory holds nothing but zeros before the first step."""
 
 
 def make_optimizer(
@@ -50,15 +52,23 @@ def fill_momentum(optimizer: torch.optim.Optimizer) -> None:
                     state["momentum_buffer"] = torch.zeros_like(weight)
 
 
+def forget(optimizer: torch.optim.Optimizer) -> bool:
+    """Undo all steps an optimizer remembers, in the same memory; whether that can be."""
+    if type(optimizer) not in _FROM_ZERO:
+        return False
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, torch.Tensor):
+                value.zero_()
+    return True
+
+
 def can_be_recorded(name: str) -> bool:
     """Whether an optimizer's step never asks the host, given its learning rate as a tensor.
 
-    ``capturable`` is PyTorch's word for it; its SGD needs none when it is fused.
+    And whether it can ``forget``, since recorded steps serve all rounds.
     """
-    kind: Any = get_optimizer_class(name, bind_defaults=False)
-    return "capturable" in _parameters(name) or (
-        issubclass(kind, torch.optim.SGD) and "fused" in _parameters(name)
-    )
+    return get_optimizer_class(name, bind_defaults=False) in _FROM_ZERO
 
 
 def _parameters(name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""One round's training steps: computed one operation after the other, or recorded and replayed."""
+"""Training steps: computed one operation after the other, or recorded and replayed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Steps:
         feed: makes batches of what arrived.
         ledger: of this rank's samples.
         meter: sums up the epoch.
-        team: the round's networks.
+        team: the networks.
         captured: records whole steps; None to compute each anew.
     """
 
@@ -52,11 +52,6 @@ class Steps:
         self._meter = meter
         self._team = team
         self._captured = captured
-
-    @property
-    def failed(self) -> bool:
-        """Whether steps should have been recorded and could not be."""
-        return self._captured is not None and self._captured.failed
 
     def compute(
         self, sent: Sent, progress: Progress, lr: float, look: Look | None
@@ -116,7 +111,7 @@ def capture_for(
     networks: int,
     say: Callable[[str], None],
 ) -> Captured | None:
-    """What records a round's steps; None, with the reason said, where that cannot be done.
+    """What records steps; None, with the reason said, where that cannot be done.
 
     Args:
         config: of the run.
@@ -133,7 +128,7 @@ def capture_for(
     elif config.accumulate > 1:
         reason = f"--accumulate {config.accumulate} makes them of several parts"
     elif not can_be_recorded(config.optimizer):
-        reason = f"the optimizer '{config.optimizer}' asks the host in each (sgd and adamw do not)"
+        reason = f"the optimizer '{config.optimizer}' may ask the host in each (sgd, adamw do not)"
     if reason is not None:
         say(f"Steps are not recorded as a CUDA graph: {reason}.")
         return None

@@ -8,19 +8,18 @@ put right before the step. The ranks' flags and running statistics travel with t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from thresher.config import ResolvedConfig
 from thresher.dist.gradients import flatten, running_statistics, unflatten_into
 from thresher.dist.group import Pending
 from thresher.dist.runtime import Runtime
 from thresher.errors import UserError
-from thresher.train.as_one import call_as_one, can_be_one, members_as_one
 from thresher.train.flags import NUM_FLAGS
 from thresher.train.learner import Learner
 from thresher.train.together import Together
@@ -63,7 +62,6 @@ class Team:
         self._weights: Tensor | None = None
         self._sums: Tensor | None = None
         self._steps = 0
-        self._image_size = config.image_size
         members = tuple(self._member(index) for index in range(num_networks))
         self.networks = Networks(members, self._for_each)
         together.allow(learner.module for learner in learners.values())
@@ -152,25 +150,6 @@ class Team:
         for learner in self.learners.values():
             learner.optimizer.zero_grad(set_to_none=True)
 
-    @contextlib.contextmanager
-    def as_one(self) -> Iterator[None]:
-        """Inside, all networks are computed as one.
-
-        Raises:
-            RuntimeError: they cannot be.
-        """
-        together = self._together
-        if together.can_be_one is None:
-            modules = [learner.module for learner in self.learners.values()]
-            together.can_be_one = can_be_one(modules, self._image_size)
-        if not together.can_be_one:
-            raise RuntimeError("these networks cannot be computed as one")
-        together.are_one = True
-        try:
-            yield
-        finally:
-            together.are_one = False
-
     @property
     def exchange_wait_seconds(self) -> float:
         """Estimate of all that was waited for other ranks' gradients, from some of the steps."""
@@ -209,18 +188,9 @@ class Team:
             logits = self._exchange.forward(index, images)
         return logits.float()
 
-    def _all(self, modules: Sequence[nn.Module], images: Tensor) -> list[Tensor]:
-        with self._runtime.autocast():
-            return [logits.float() for logits in call_as_one(modules, images)]
-
     def _for_each(
         self, function: Callable[[Network], Tensor], networks: Sequence[Network]
     ) -> list[Tensor]:
-        if self._together.are_one:
-            learners = self.learners.values()
-            student = partial(self._all, [learner.module for learner in learners])
-            teacher = partial(self._all, [learner.ema for learner in learners])
-            return [function(one) for one in members_as_one(len(learners), student, teacher)]
         twin = self._runtime.twin
         if twin is None:
             return self._together.map(function, networks)

@@ -31,11 +31,6 @@ class Together:
     Args:
         networks: how many there are.
         runtime: several processes run them in turn, since all must exchange in the same order.
-
-    Attributes:
-        can_be_one: whether all networks can be computed as one (``train/as_one.py``), once that is
-            known; it holds for the fresh networks of all rounds.
-        are_one: whether they are now.
     """
 
     def __init__(self, networks: int, runtime: Runtime) -> None:
@@ -47,8 +42,6 @@ class Together:
         self._device = runtime.device
         self._streams: list[torch.cuda.Stream] = []
         self._made: list[torch.cuda.Stream] = []
-        self.can_be_one: bool | None = None
-        self.are_one = False
 
     def __enter__(self) -> Together:
         if self._workers > 1:
@@ -83,10 +76,7 @@ class Together:
 
     def backward(self, losses: Iterable[Tensor]) -> None:
         """Add the gradients of the networks' losses."""
-        if self.are_one:
-            torch.autograd.backward(list(losses))
-        else:
-            self.map(torch.autograd.backward, losses)
+        self.map(torch.autograd.backward, losses)
 
     @contextlib.contextmanager
     def on_streams(self, networks: int) -> Iterator[None]:
