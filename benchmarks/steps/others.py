@@ -94,30 +94,29 @@ def bare(images: Images, bf16: bool) -> Block:
         with torch.no_grad():
             torch._foreach_lerp_(averaged, current, 0.01)
 
-    return block_of(_replayed(step, images) if images.canvases.is_cuda else step, images)
+    return block_of(_Recorded(step, images) if images.canvases.is_cuda else step, images)
 
 
-def _replayed(
-    step: Callable[[Tensor, Tensor], None], images: Images
-) -> Callable[[Tensor, Tensor], None]:
-    """The same, recorded as a CUDA graph, as PyTorch's own notes on these have it."""
-    places = next(images.batches())
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            step(*places)
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step(*places)
+class _Recorded:
+    """A step as a CUDA graph, as PyTorch's own notes on these have it."""
 
-    def again(*batch: Tensor) -> None:
-        for place, tensor in zip(places, batch, strict=True):
+    def __init__(self, step: Callable[[Tensor, Tensor], None], images: Images) -> None:
+        self._step = step  # whose network and optimizer the graph goes on writing to
+        self._places = next(images.batches())
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                step(*self._places)
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            step(*self._places)
+
+    def __call__(self, views: Tensor, labels: Tensor) -> None:
+        for place, tensor in zip(self._places, (views, labels), strict=True):
             place.copy_(tensor)
-        graph.replay()
-
-    return again
+        self._graph.replay()
 
 
 def compiled(images: Images) -> Block:
