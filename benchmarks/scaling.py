@@ -1,6 +1,7 @@
 """How training scales over processes, and what travels between them.
 
     python benchmarks/scaling.py [--rounds 7] [--only WORDS …] [--out scaling.json]
+    python benchmarks/scaling.py --only small_resnet --compress-gradients bf16
 
 On this machine: 1, 2 and 4 processes of one core each, weak (the same batch for each process) and
 strong (the same batch over all), by cross-entropy, beside plain DistributedDataParallel training
@@ -64,14 +65,14 @@ class Case:
         return f"{self.processes} x {self.batch} {what}, {self.mode}, {self.link}"
 
 
-def measure(case: Case, rounds: int, net: hosts.Network | None) -> dict[str, Any]:
+def measure(case: Case, rounds: int, net: hosts.Network | None, compression: str) -> dict[str, Any]:
     """What rank 0 found."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rank.json"
         words = [
             str(RANK), "--batch", str(case.batch), "--model", case.model, "--method", case.method,
             "--placement", case.placement, "--rounds", str(rounds), "--steps", str(case.steps),
-            "--out", str(out),
+            "--compress-gradients", compression, "--out", str(out),
             "--interface", "lo" if net is None else "eth0",
         ]  # fmt: skip
         if net is not None and net.relay is not None:
@@ -213,6 +214,9 @@ def main() -> None:
         help="cases whose name contains one of these, such as '2 x 128 small_cnn ce together';"
         " without a summary",
     )  # fmt: skip
+    parser.add_argument(
+        "--compress-gradients", choices=["none", "bf16"], default="none", help="Thresher's own"
+    )
     given = parser.parse_args()
     console = Console(width=170)
 
@@ -223,12 +227,16 @@ def main() -> None:
     if not here and not between:
         names = "\n  ".join(map(str, [*cases_here(), *cases_between_hosts()]))
         parser.error(f"--only fits none of these cases:\n  {names}")
-    records = [record(case, measure(case, given.rounds, None)) for case in here]
+    records = [
+        record(case, measure(case, given.rounds, None, given.compress_gradients)) for case in here
+    ]
     reason = hosts.why_not() if between else None
     if reason is None:
         for case in between:
             with hosts.network(case.processes) as net:
-                records.append(record(case, measure(case, given.rounds, net)))
+                records.append(
+                    record(case, measure(case, given.rounds, net, given.compress_gradients))
+                )
     show(records, console)
     if reason is not None:
         console.print(f"Nothing was measured between hosts: this {reason}.")

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from thresher.bench.pace import Pace
-from thresher.config import TrainConfig
+from thresher.config import Compression, TrainConfig
 from thresher.dist.runtime import Runtime
 from thresher.ledger.ledger import Ledger
 from thresher.loader.augment import NUM_DRAWS
@@ -78,7 +78,12 @@ class Made:
 
 
 def ours(
-    runtime: Runtime, made: Made, model: str, method_name: str, batch: int
+    runtime: Runtime,
+    made: Made,
+    model: str,
+    method_name: str,
+    batch: int,
+    compression: Compression,
 ) -> tuple[Callable[[int, Exchange], None], Callable[[], None]]:
     """(step(number, exchange), close) of Thresher: method, ledger, meter, flags, averages."""
     method_class = all_methods()[method_name]
@@ -87,6 +92,7 @@ def ours(
         TrainConfig(
             data="made", method=method_name, model=model, image_size=SIDE, batch_size=total,
             epochs=30, placement="together" if runtime.twin is None else "apart",
+            compress_gradients=compression,
         ),
         Facts(POOL * total, SIDE, "cpu", runtime.cores),
     )  # fmt: skip
@@ -200,6 +206,7 @@ def main() -> None:
     parser.add_argument("--model", default="small_cnn")
     parser.add_argument("--method", default="ce")
     parser.add_argument("--placement", default="together")
+    parser.add_argument("--compress-gradients", default="none")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=12, help="of one block")
     parser.add_argument("--interface", default="lo")
@@ -210,7 +217,9 @@ def main() -> None:
     runtime = Runtime("cpu", "bf16", placement=given.placement)
     torch.set_num_threads(1)
     made = Made.of(given.batch, seed=runtime.group.rank)
-    our_step, close = ours(runtime, made, given.model, given.method, given.batch)
+    our_step, close = ours(
+        runtime, made, given.model, given.method, given.batch, given.compress_gradients
+    )
     count = numbers()
 
     def block(step: Callable[[int, Exchange], None], exchange: Exchange) -> Callable[[], None]:
