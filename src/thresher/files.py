@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
+import socket
 import tempfile
+import threading
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +21,12 @@ _REFUSALS = (
     *(errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ENXIO),
 )
+
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-(\d*)-\w{8}\.thresher\.tmp")
+_HERE = f"{zlib.crc32(socket.gethostname().encode()):08x}"  # locks of other machines may not show
+_ABANDONED_SECONDS = 24 * 3600  # what another machine has not written to for longer, nobody will
+_swept: set[tuple[int, Path]] = set()
+_swept_lock = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -27,9 +39,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
     path = Path(path)
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        _sweep(path.parent)
+        handle, temporary = _make_temporary(path)
         try:
             yield temporary
             sync(temporary)
@@ -39,6 +50,68 @@ def write_atomically(path: Path) -> Iterator[Path]:
             sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _make_temporary(path: Path) -> tuple[int, Path]:
+    """A new file beside ``path``, and a handle whose lock says that its writer lives."""
+    while True:
+        writer = f"{_HERE}-{os.getpid()}-{_born(os.getpid())}"
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.{writer}-", suffix=".thresher.tmp", dir=path.parent
+        )
+        with contextlib.suppress(OSError):  # where there are no locks, nobody sweeps either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Between the two, another process may have taken it for a leftover.
+        if Path(name).exists():
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes left that were killed as they wrote here; once in each process.
+
+    A temporary file tells its writer's machine and process, and is locked for as long as that
+    lives. The lock tells of processes in other containers, whose numbers mean nothing here; the
+    number tells where a library has put a file of its own, without a lock, in the place of ours. Of
+    other machines neither may be seen on a shared disk, so that theirs have to be old.
+    """
+    with _swept_lock:
+        key = (os.getpid(), folder.absolute())
+        if key in _swept:
+            return
+        _swept.add(key)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            writer = _TEMPORARY.fullmatch(entry.name)
+            if writer is not None and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    _remove_if_left(entry, *writer.groups())
+
+
+def _remove_if_left(entry: os.DirEntry[str], machine: str, process: str, born: str) -> None:
+    if machine == _HERE:
+        lives = born != "" and _born(int(process)) == born
+    else:
+        age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+        lives = age < _ABANDONED_SECONDS
+    if lives:
+        return
+    handle = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where the writer lives
+        os.unlink(entry.path)  # noqa: PTH108
+    finally:
+        os.close(handle)
+
+
+def _born(process: int) -> str:
+    """When a process began, which tells it from a later one of its number; empty if unknown."""
+    try:
+        # Behind the name, which may hold anything, this is the twentieth field.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, ValueError, IndexError):
+        return ""
 
 
 def refuse_inside(out: Path, data: str, named: str) -> None:

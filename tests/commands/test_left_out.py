@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import write_classes
+from thresher.cli import main
 from thresher.pack.index import load_index
 from thresher.sources.detect import open_source
 
@@ -73,11 +77,72 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shards(tmp_path_factory.mktemp("checked") / "val", 2, 1)
 
 
-def test_train_and_evaluate(shards: Path, checked: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    said = notes("train", shards, "--val", checked, *QUICK, "--out", run)
+@pytest.fixture(scope="module")
+def run(shards: Path, checked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    said = notes("train", shards, "--val", checked, *QUICK, "--out", out)
     assert said == [note(shards, 3, 2), note(checked, 1, 1)]
+    return out
+
+
+def test_train_and_evaluate(run: Path, checked: Path) -> None:
     assert notes("evaluate", run, checked, "--allow-damaged") == [note(checked, 1, 1)]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "pack", "label"])
+def test_folders_that_there_is_no_right_to_read_are_named(
+    command: str,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = write_classes(tmp_path / "data")
+    for name in ("0", "1"):
+        (root / ("dark", "light")[int(name)]).rename(root / name)
+    closed = root / "1" / "closed"
+    closed.mkdir()
+    close(monkeypatch, closed)
+    words: dict[str, list[object]] = {
+        "evaluate": ["evaluate", run, root],
+        "pack": ["pack", root, tmp_path / "packed"],
+        "label": ["label", root, "--classes", tmp_path / "c.yaml", "--out", tmp_path / "l.csv"],
+    }
+    (tmp_path / "c.yaml").write_text("dark: ['0']\nlight: ['1']\n")
+    given = [str(word) for word in words[command]]
+    assert main(given) == 2
+    assert f"No right to read {closed}" in capsys.readouterr().err
+    assert main([*given, "--allow-damaged"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert said == [
+        "note: Left out, for there is no right to read them: the folders '1/closed'. Change their "
+        "rights, or run as their owner."
+    ]
+
+
+def test_members_of_tars_that_hold_nothing_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_shards(tmp_path / "tars", 1, 0)
+    with tarfile.open(root / "00000.tar", "a") as tar:
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "elsewhere.png"
+        tar.addfile(link)
+    for words in (["evaluate", run, root], ["pack", root, tmp_path / "packed"]):
+        assert main([str(word) for word in words]) == 0
+        assert "note: 1 image in tars left out, as links" in capsys.readouterr().err
+
+
+def close(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Take the right to read a folder, which even root then lacks."""
+    scandir = os.scandir
+
+    def refuse(path: Any = ".") -> Any:
+        if Path(os.fspath(path)) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
 
 
 def test_of_two_processes_one_says_so(shards: Path, tmp_path: Path) -> None:

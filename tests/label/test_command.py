@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -202,6 +203,36 @@ def test_parquet_images_with_a_column_of_texts(place: Path, source: str) -> None
     manifest = open_source("l.parquet")
     assert labels_of(manifest) == LABELS_DROPPED * (1 if source.endswith("t") else 2)
     assert Reader(manifest).read(6) == image(6)
+
+
+@pytest.mark.parametrize("lost", ["a web page", "closed"])
+def test_texts_are_found_where_the_first_tar_is_left_out(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lost: str
+) -> None:
+    for shard in range(2):
+        with tarfile.open(f"{shard}.tar", "w") as tar:
+            for row, caption in enumerate(("a dog", "my cat")):
+                for name, data in ((f"{row}.jpg", image(row)), (f"{row}.txt", caption.encode())):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    if lost == "closed":
+        opened = os.open
+
+        def refuse(path: str, *given: int, **options: int) -> int:
+            if str(path).endswith("0.tar"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return opened(path, *given, **options)
+
+        monkeypatch.setattr(os, "open", refuse)
+    else:
+        Path("0.tar").write_bytes(b"<html>" * 200)
+    words = ["label", "*.tar", "--classes", "classes.yaml", "--out", "l.parquet"]
+    assert main(words) == 2
+    assert main([*words, "--allow-damaged"]) == 0
+    assert "note: 1 damaged file is left out, wholly or in part: '0.tar'" in capsys.readouterr().err
+    manifest = open_source("l.parquet", allow_damaged=True)
+    assert [manifest.classes[label] for label in manifest.labels] == ["dog", "cat"]
 
 
 def test_tars_need_a_parquet_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

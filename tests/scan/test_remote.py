@@ -5,32 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.sources.faulty import FaultyProxy, cut, reset, short, status
+from tests.sources.s3 import upload
 from tests.sources.test_http import save_relative
 from tests.sources.test_lmdb import raw, write_lmdb
-from tests.sources.test_s3 import bucket, endpoint, upload  # noqa: F401
 from tests.sources.web import WebServer
+from thresher.cli import main
 from thresher.errors import UserError
 from thresher.scan.run import scan
 from thresher.sources.detect import open_source
 
 from .conftest import encode, jpeg, picture, write_tree
 from .test_scan import summary, write_tar
-
-
-@pytest.fixture
-def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
-    monkeypatch.setenv("THRESHER_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "www").mkdir()
-    server = WebServer(tmp_path / "www")
-    yield server
-    server.close()
 
 
 def plain_jpeg(colour: int) -> bytes:
@@ -106,16 +99,40 @@ def test_a_server_that_tells_no_version_is_believed_nothing(web: WebServer, tmp_
     assert hashes(out)[0] != before[0]
 
 
-def test_a_tree_in_an_object_store(tmp_path: Path, bucket) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
-    write_tree(tmp_path / "up", {"tree/a/0.jpg": plain_jpeg(1), "tree/b/1.jpg": plain_jpeg(9)})
-    upload(bucket, tmp_path / "up")
+def test_of_a_tree_in_an_object_store_only_news_is_looked_at(tmp_path: Path, bucket: Any) -> None:
+    files = {f"tree/{'ab'[i % 2]}/{i}.jpg": plain_jpeg(i) for i in range(6)}
+    upload(bucket, write_tree(tmp_path / "up", files))
     out = tmp_path / "out"
-    assert scan("s3://data/tree", out, workers=1).touched == 2
+    assert scan("s3://data/tree", out, workers=1).touched == 6
     before = hashes(out)
     assert scan("s3://data/tree", out, workers=1).touched == 0
-    bucket.put_object(Key="tree/a/0.jpg", Body=plain_jpeg(2))
-    assert scan("s3://data/tree", out, workers=1).touched > 0
+    bucket.put_object(Key="tree/a/0.jpg", Body=plain_jpeg(9))  # of the same size
+    assert scan("s3://data/tree", out, workers=1).touched == 1
     assert hashes(out)[0] != before[0]
+    assert hashes(out)[1:] == before[1:]
+    bucket.put_object(Key="tree/b/7.jpg", Body=plain_jpeg(10))
+    bucket.Object("tree/a/2.jpg").delete()
+    assert scan("s3://data/tree", out, workers=1).touched == 1
+    assert len(hashes(out)) == 6
+
+
+def test_faults_that_pass_spoil_no_scan(tmp_path: Path, bucket: Any, proxy: FaultyProxy) -> None:
+    files = {f"tree/{'ab'[i % 2]}/{i}.jpg": plain_jpeg(i) for i in range(6)}
+    upload(bucket, write_tree(tmp_path / "up", files))
+    out = tmp_path / "out"
+    proxy.fail("GET /data?list-type=2", status(500))
+    proxy.fail("GET /data/tree/", status(503, "SlowDown"), cut, short, reset)
+    assert scan("s3://data/tree", out, workers=1).touched == 6
+    assert proxy.faults == []
+    assert pq.read_table(out / "scan.parquet")["state"].to_pylist() == ["ok"] * 6
+    assert scan("s3://data/tree", out, workers=1).touched == 0
+
+
+def test_of_a_table_on_a_web_server_only_news_is_looked_at(web: WebServer, tmp_path: Path) -> None:
+    out, url = tmp_path / "out", f"{web.url}/{put('table', web.root, 1)}"
+    assert scan(url, out, workers=1).touched == 2
+    (web.root / "1.jpg").write_bytes(plain_jpeg(7))
+    assert scan(url, out, workers=1).touched == 1
 
 
 def test_a_url_is_the_same_from_everywhere_and_its_secret_stays_one(
@@ -136,6 +153,15 @@ def test_a_url_is_the_same_from_everywhere_and_its_secret_stays_one(
     with pytest.raises(UserError, match="holds the scan of http") as error:
         scan(f"{web.url}/b.tar?sig=s3cret", out, workers=1)
     assert "sig=" not in str(error.value)
+
+
+def test_no_secret_gets_into_the_name_of_the_default_directory(
+    web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = f"{web.url}/{put('tar', web.root, 1)}?sig=s3cret/and.s3cret"
+    assert main(["scan", url, "--workers", "1"]) == 0
+    assert [path.name for path in (tmp_path / "scans").iterdir()] == ["0"]
 
 
 def test_what_an_earlier_version_kept_is_not_printed(web: WebServer, tmp_path: Path) -> None:

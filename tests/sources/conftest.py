@@ -139,12 +139,3 @@ def fork() -> Callable[[Callable[[], bytes]], bytes]:
         return data
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own for each test, never that of the user."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("THRESHER_CACHE_DIR", str(folder))
-    monkeypatch.delenv("THRESHER_CACHE_GB", raising=False)
-    return folder

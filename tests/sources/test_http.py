@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import email.utils
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,8 +15,6 @@ from thresher.errors import UserError
 from thresher.sources.detect import open_images, open_source
 from thresher.sources.manifest import make_manifest
 from thresher.sources.read import Reader, ReadError
-from thresher.sources.remote import store as remote
-from thresher.sources.remote.retry import Patience
 from thresher.sources.remote.shard import BLOCK, open_remote
 
 from .conftest import make_image, write_parquet_images, write_tar, write_tree
@@ -23,20 +22,6 @@ from .test_lmdb import raw, write_lmdb
 from .web import WebServer, hang_up, short, stall, status
 
 IMAGES = [make_image(i) for i in range(6)]
-QUICK = Patience(
-    tries=4, first_pause=0.01, longest_pause=0.05, total_seconds=5, read_seconds=1, most_failures=5
-)
-
-
-@pytest.fixture
-def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
-    monkeypatch.setattr(remote, "PATIENCE", QUICK)
-    monkeypatch.setattr("thresher.sources.remote.shard.PATIENCE", QUICK)
-    monkeypatch.setattr(remote, "_stores", {})
-    (tmp_path / "www").mkdir()
-    server = WebServer(tmp_path / "www")
-    yield server
-    server.close()
 
 
 def write_shards(root: Path, num: int = 3) -> list[Path]:
@@ -126,6 +111,29 @@ def test_what_does_not_pass_ends_within_its_bounds(web: WebServer) -> None:
     with pytest.raises(UserError, match=r"00001.tar cannot be read: no answer in time, 4 times"):
         open_source(f"{web.url}/{{00000..00002}}.tar")
     assert time.perf_counter() - start < 6
+
+
+@pytest.mark.parametrize("code", [403, 429, 503])
+def test_a_server_that_says_when_to_come_again_is_obeyed(web: WebServer, code: int) -> None:
+    write_shards(web.root)
+    soon = email.utils.formatdate(time.time() + 2, usegmt=True)
+    web.fail("00001", status(code, Retry_After="1"), status(code, Retry_After=soon))
+    start = time.monotonic()
+    assert len(open_source(f"{web.url}/{{00000..00002}}.tar")) == 6
+    assert time.monotonic() - start > 1
+    assert web.faults == []
+
+
+def test_a_server_that_asks_for_more_patience_than_there_is(web: WebServer) -> None:
+    write_shards(web.root)
+    web.fail("00001", status(429, Retry_After="3600"))
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"HTTP 429: the server asks to wait 3600 s, 1 time\."):
+        open_source(f"{web.url}/{{00000..00002}}.tar")
+    assert time.monotonic() - start < 3
+    web.fail("00001", *[status(429, Retry_After="next week")] * 4)
+    with pytest.raises(UserError, match=r"HTTP 429, 4 times\."):
+        open_source(f"{web.url}/{{00000..00002}}.tar")
 
 
 def test_a_404_in_the_middle(web: WebServer) -> None:

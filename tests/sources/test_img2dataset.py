@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from thresher.errors import UserError
+from thresher.sources.damage import left_out
 from thresher.sources.detect import open_source
 from thresher.sources.read import Reader
 
-from .conftest import make_image, write_tar
+from .conftest import make_image, write_parquet_images, write_tar
+
+Unprivileged = tuple[Path, Callable[[], AbstractContextManager[None]]]
 
 FAILED = {2: ("failed_to_download", "HTTP Error 404: Not Found"), 5: ("failed_to_resize", "decode")}
 
@@ -144,3 +149,69 @@ def test_shards_that_changed_since_the_scan(tmp_path: Path) -> None:
     (root / "00000.tar").unlink()
     with pytest.raises(UserError, match=r"No other part of .* can be used either"):
         open_source(data, allow_damaged=True)
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_a_parquet_file_that_may_not_be_read(unprivileged: Unprivileged, folders: bool) -> None:
+    from .test_img2dataset_folders import write_set as write_folders
+
+    folder, drop = unprivileged
+    root = (write_folders if folders else write_set)(folder / "crawl")
+    closed = root / "00001.parquet"
+    closed.chmod(0o000)
+    with drop():
+        with pytest.raises(
+            UserError, match=r"no right to read .*/00001\.parquet\. Change.*--allow"
+        ):
+            open_source(str(root), label_column="species")
+        manifest = open_source(str(root), label_column="species", allow_damaged=True)
+    assert list(manifest.options["damaged_shards"].values()) == [
+        f"There is no right to read {closed}."
+    ]
+    if folders:  # where nothing else tells the labels
+        assert manifest.labels.tolist() == [0, 1, -1, -1]
+    else:
+        assert manifest.labels.tolist() == [0, 1, 1, 0] * 2
+    assert "There is no right to read" in (left_out(manifest.options) or "")
+
+
+def test_labels_that_only_a_closed_parquet_file_tells_are_not_lost_in_silence(
+    unprivileged: Unprivileged,
+) -> None:
+    folder, drop = unprivileged
+    root = write_set(folder / "crawl")
+    for number in range(2):
+        rows = pq.read_table(root / f"{number:05}.parquet").rename_columns({"species": "label"})
+        pq.write_table(rows, root / f"{number:05}.parquet")
+        keys = [f"{number:05}{i:04}.jpg" for i in (0, 1, 3, 4)]
+        write_tar(root / f"{number:05}.tar", {key: make_image(1) for key in keys})
+    (root / "00001.parquet").chmod(0o000)
+    with drop():
+        with pytest.raises(UserError, match=r"no right to read .*/00001\.parquet"):
+            open_source(str(root))
+        manifest = open_source(str(root), allow_damaged=True)
+    assert manifest.labels.tolist() == [0, 1, 1, 0, -1, -1, -1, -1]
+    assert list(manifest.options["damaged_shards"]) == [str(root / "00001.tar")]
+
+
+@pytest.mark.parametrize("ending", ["tar", "parquet"])
+def test_a_shard_that_may_not_be_read_is_left_out(unprivileged: Unprivileged, ending: str) -> None:
+    folder, drop = unprivileged
+    for number in range(2):
+        images = {f"{i}.jpg": make_image(i) for i in range(2)}
+        if ending == "tar":
+            write_tar(folder / f"{number}.tar", images | {"0.cls": b"0", "1.cls": b"1"})
+        else:
+            write_parquet_images(folder / f"{number}.parquet", list(images.values()), [0, 1])
+    closed = folder / f"0.{ending}"
+    closed.chmod(0o000)
+    with drop():
+        with pytest.raises(UserError, match=rf"[Nn]o right to read {closed}"):
+            open_source(f"{folder}/*.{ending}")
+        manifest = open_source(f"{folder}/*.{ending}", allow_damaged=True)
+        reader = Reader(manifest)
+        usable = manifest.usable.nonzero()[0].tolist()
+        assert [reader.read(index) for index in usable] == [make_image(0), make_image(1)]
+    assert manifest.options["damaged_shards"] == {
+        str(closed): f"There is no right to read {closed}."
+    }

@@ -165,7 +165,7 @@ def test_folders_without_the_right_to_read_them(
             open_source(str(root), label_column="species")
         manifest = open_source(str(root), label_column="species", allow_damaged=True)
     assert manifest.labels.tolist() == [0, 1]
-    assert manifest.options["closed_folders"] == ["00001/"]
+    assert manifest.options["closed_folders"] == ["00001"]
 
 
 def test_a_damaged_first_report_at_a_url(tmp_path: Path) -> None:

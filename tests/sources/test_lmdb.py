@@ -230,3 +230,21 @@ def test_a_reader_survives_a_fork(
 ) -> None:
     reader = Reader(open_source(str(write_lmdb(tmp_path / "db", {b"0": raw(1), b"1": raw(0)}))))
     assert fork(lambda: reader.read(1)) == reader.read(1)
+
+
+def test_records_behind_a_broken_page_are_found_all_the_same(tmp_path: Path) -> None:
+    path = write_lmdb(tmp_path / "lmdb", {b"%03d" % i: raw(i % 2) for i in range(400)})
+    file = Path(path) / "data.mdb"
+    data = bytearray(file.read_bytes())
+    data[5 * 4096 : 5 * 4096 + 64] = b"\xff" * 64
+    file.write_bytes(data)
+    with pytest.raises(
+        UserError, match=r"data\.mdb is damaged: .* Copy it again, or take the rest"
+    ):
+        open_source(str(path))
+    manifest = open_source(str(path), allow_damaged=True)
+    keys = [manifest.key(i) for i in range(len(manifest))]
+    assert len(keys) == len(set(keys)) > 350
+    assert [int(key) % 2 for key in keys] == manifest.labels.tolist()
+    reader = Reader(manifest)
+    assert {reader.read(i)[:11] for i in range(len(keys))} == {b"P6 4 5 255\n"}

@@ -74,6 +74,12 @@ def test_among_numbers_nan_is_no_label(tmp_path: Path, ending: str) -> None:
     assert notes_of(manifest) == ["3 images without a label: not trained on."]
 
 
+def test_a_class_that_many_programs_take_for_no_label(tmp_path: Path) -> None:
+    manifest = open_source(write_table(tmp_path, "csv", ["0", "1", "-1", "0"]))
+    (note,) = notes_of(manifest)
+    assert note.startswith("'-1' counts as a class (1 image). If it means that there is no label")
+
+
 def test_a_validation_set_that_spells_a_class_otherwise(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'Dog' differs from 'dog' only in case or spaces"):
         open_source(str(tree(tmp_path, "Dog", "cat")), classes=["cat", "dog"])

@@ -160,3 +160,27 @@ def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
     write_parquet_images(tmp_path / "z" / "1.parquet", IMAGES[:2], [0, 1], names=["b", "a"])
     with pytest.raises(UserError, match=r"1.parquet names other classes"):
         open_source(str(tmp_path / "z"))
+
+
+def test_two_columns_of_one_name_and_lists_of_images(tmp_path: Path) -> None:
+    labels = [pa.array([0, 1]), pa.array([1, 0])]
+    table = pa.Table.from_arrays([pa.array(IMAGES[:2]), *labels], names=["image", "label", "label"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="has 2 columns named 'label'"):
+        open_source(str(tmp_path / "a.parquet"))
+    assert len(open_source(str(tmp_path / "a.parquet"), labelled=False)) == 2
+    lists = pa.table({"image": [IMAGES[:2], IMAGES[2:4]], "label": [0, 1]})
+    pq.write_table(lists, tmp_path / "b.parquet")
+    with pytest.raises(UserError, match=r"more than one image or path\. Write a row for each"):
+        open_source(str(tmp_path / "b.parquet"))
+
+
+def test_rows_without_an_image(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = [{"bytes": IMAGES[0], "path": "a"}, None, {"bytes": IMAGES[2], "path": None}]
+    table = pa.table({"image": pa.array(cells, kind), "label": [0, 1, 1]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    reader = Reader(open_source(str(tmp_path / "a.parquet")))
+    assert [reader.read(i) for i in (0, 2)] == [IMAGES[0], IMAGES[2]]
+    with pytest.raises(ReadError, match="no image bytes in this row"):
+        reader.read(1)

@@ -5,62 +5,26 @@ import os
 import shutil
 import socket
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import s3fs
 from botocore.exceptions import ClientError, NoCredentialsError
-from moto.server import ThreadedMotoServer
 
 from thresher.errors import UserError
 from thresher.sources.detect import open_source
 from thresher.sources.read import Reader, ReadError
 from thresher.sources.remote import store as remote
 from thresher.sources.remote.errors import Missing, NoAccess, Passing, translate
-from thresher.sources.remote.retry import Patience
 
 from .conftest import make_image, write_parquet_images, write_tar, write_tree
+from .s3 import upload
 from .test_http import save_relative
 from .test_img2dataset_folders import write_set
 from .test_lmdb import raw, write_lmdb
 
 IMAGES = [make_image(i) for i in range(6)]
-QUICK = Patience(tries=3, first_pause=0.01, longest_pause=0.05, total_seconds=10, read_seconds=5)
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr(remote, "PATIENCE", QUICK)
-    monkeypatch.setattr("thresher.sources.remote.shard.PATIENCE", QUICK)
-    monkeypatch.setattr(remote, "_stores", {})
-    resource = boto3.resource("s3", endpoint_url=endpoint, region_name="us-east-1")
-    bucket = resource.create_bucket(Bucket="data")
-    yield bucket
-    bucket.objects.all().delete()
-    bucket.delete()
-
-
-def upload(bucket: Any, root: Path) -> None:
-    for file in root.rglob("*"):
-        if file.is_file():
-            bucket.upload_file(str(file), file.relative_to(root).as_posix())
 
 
 def test_every_kind_of_data(tmp_path: Path, bucket: Any) -> None:
@@ -95,6 +59,16 @@ def test_every_kind_of_data(tmp_path: Path, bucket: Any) -> None:
     bucket.put_object(Key="tree/a/x 0.jpg", Body=b"another")
     assert [reader.read(i) for i in range(6)] == [IMAGES[i] for i in order]  # from the cache
     assert Reader(open_source("s3://data/tree")).read(0) == b"another"
+
+
+def test_a_file_of_a_tree_that_is_replaced(tmp_path: Path, bucket: Any) -> None:
+    upload(bucket, write_tree(tmp_path, {"a/0.jpg": IMAGES[0], "b/1.jpg": IMAGES[1]}))
+    reader = Reader(open_source("s3://data/"))
+    bucket.put_object(Key="a/0.jpg", Body=b"x" * len(IMAGES[0]))
+    bucket.put_object(Key="b/1.jpg", Body=b"x")
+    for index in range(2):
+        with pytest.raises(ReadError, match=r"^file changed since it was indexed$"):
+            reader.read(index)
 
 
 def test_a_shard_that_is_replaced(tmp_path: Path, bucket: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,25 +11,14 @@ import pytest
 
 from thresher.errors import UserError
 from thresher.sources.detect import open_source
-from thresher.sources.remote import store as remote
+from thresher.sources.read import Reader
 
-from .conftest import make_image, write_tar
-from .test_http import QUICK
-from .web import Handler, WebServer
+from .conftest import make_image, write_tar, write_tree
+from .test_http import save_relative
+from .web import Handler, WebServer, status
 
 PAGE = b"<!doctype html><html><body>Nothing here, and still all is well</body></html>"
 TARS = "{00000..00001}.tar"
-
-
-@pytest.fixture
-def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
-    monkeypatch.setattr(remote, "PATIENCE", QUICK)
-    monkeypatch.setattr("thresher.sources.remote.shard.PATIENCE", QUICK)
-    monkeypatch.setattr(remote, "_stores", {})
-    (tmp_path / "www").mkdir()
-    server = WebServer(tmp_path / "www")
-    yield server
-    server.close()
 
 
 def page(handler: Handler) -> bool:
@@ -68,6 +56,30 @@ def test_plain_tars_open_where_a_page_stands_for_what_is_missing(
         assert manifest.labels.tolist() == [0, 1, 0] * 2
         assert manifest.options["damaged_shards"] == {}
     assert not web.requests["00001.parquet"]  # the first look said that there are none
+
+
+@pytest.mark.parametrize("folder", ["/set", "/set/", "", "/set.v2"])
+def test_folders_where_a_page_stands_for_what_is_missing(web: WebServer, folder: str) -> None:
+    url = f"{web.url}{folder}"
+    web.fail("", *[page] * 9)
+    with pytest.raises(UserError, match=r"web servers have no folders|is of no known kind"):
+        open_source(url)
+    assert len(web.faults) < 9
+    web.faults.clear()
+    write_set(web.root / folder.strip("/"), cls=True)
+    save_relative(open_source(f"{web.root}{folder}/{TARS}"), web.root / folder.strip("/"))
+    manifest = open_source(url)
+    assert manifest.labels.tolist() == [0, 1, 0] * 2
+    assert Reader(manifest).read(4) == make_image(11)
+
+
+def test_a_damaged_index_and_one_that_is_refused_say_so(web: WebServer) -> None:
+    write_tree(web.root, {"set/index.parquet": b"PAR1 and not much more"})
+    with pytest.raises(UserError, match=r"/set/index.parquet is not a readable .* or write it ag"):
+        open_source(f"{web.url}/set/")
+    web.fail("index", status(403))
+    with pytest.raises(UserError, match=r"index.parquet cannot be read, if it is there: HTTP 403"):
+        open_source(f"{web.url}/set/")
 
 
 def test_a_damaged_first_sidecar_is_one_damaged_sidecar(web: WebServer) -> None:

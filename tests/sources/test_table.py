@@ -202,3 +202,60 @@ def test_a_large_table_opens_fast(tmp_path: Path) -> None:
     assert manifest.classes == tuple(str(i) for i in range(1000))
     assert manifest.labels[:3].tolist() == [0, 1, 2]
     assert seconds < 5  # 0.2 s on two cores; a Python loop over the rows would be seen
+
+
+def test_a_quotation_mark_that_is_not_closed_does_not_swallow_rows(
+    tmp_path: Path, images: dict[str, bytes]
+) -> None:
+    rows = "".join(f'{file},"{label}\n' for file, label in ROWS[:2])
+    (tmp_path / "t.csv").write_text(f"path,label\n{rows}", encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"Labels of .* reach over several lines \(1\), the first: 'cat"
+    ):
+        open_source(str(tmp_path / "t.csv"), allow_damaged=True)
+
+
+def test_two_columns_of_one_name_are_not_chosen_between(
+    tmp_path: Path, images: dict[str, bytes]
+) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["path", "label", "label"])
+    pq.write_table(table, tmp_path / "t.parquet")
+    (tmp_path / "t.csv").write_text("path,label,label\na,b,c\n")
+    for name in ("t.csv", "t.parquet"):
+        with pytest.raises(UserError, match=rf"{name} has 2 columns named 'label'. Give those"):
+            open_source(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('[{"path": "a", "label": 1}]', "one JSON object a line, not one list of all"),
+        ('{"path":"a","label":1}\n{"path":"b","label":"x"}\n', "as numbers, or all as text"),
+        ("# a remark\npath,label\na,b\n", "The first line has to name the columns"),
+        ("path,label\na\n", "and each line to have as many"),
+    ],
+)
+def test_what_to_do_about_a_table_that_cannot_be_parsed(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    file = tmp_path / ("t.csv" if "path,label" in text else "t.jsonl")
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"cannot be read as a table: .*{sentence}"):
+        open_source(str(file))
+
+
+@pytest.mark.parametrize(
+    ("there", "listed", "sentence"),
+    [
+        ("e\u0301.jpg", "\u00e9.jpg", "written otherwise in Unicode"),
+        ("\u00e9.jpg", "e\u0301.jpg", "written otherwise in Unicode"),
+        ("a.jpg", " a.jpg ", "without the spaces around their names"),
+    ],
+)
+def test_files_that_are_there_under_nearly_that_name(
+    tmp_path: Path, there: str, listed: str, sentence: str
+) -> None:
+    write_tree(tmp_path, {there: make_image(0)})
+    (tmp_path / "t.csv").write_text(f"path,label\n{listed},x\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"1 of 1 files .* do not exist.*{sentence}"):
+        open_source(str(tmp_path / "t.csv"), labelled=False)

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
+import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 
 from thresher.errors import UserError
 from thresher.sources.detect import open_source
+from thresher.sources.notes import notes_of
 from thresher.sources.read import Reader, ReadError
 
 from .conftest import UGLY_NAMES, make_image, write_tar, write_tree
@@ -134,16 +138,74 @@ def test_of_a_member_written_twice_the_later_counts(tmp_path: Path) -> None:
     assert Reader(manifest).read(0) == IMAGES[2]
 
 
-def test_a_hard_link_reads_its_target(tmp_path: Path) -> None:
+def test_a_link_reads_its_target(tmp_path: Path) -> None:
     write_tree(tmp_path / "t", {"a.jpg": IMAGES[0]})
     (tmp_path / "t" / "b.jpg").hardlink_to(tmp_path / "t" / "a.jpg")
-    (tmp_path / "t" / "c.jpg").symlink_to("a.jpg")
+    (tmp_path / "t" / "c.jpg").symlink_to("./a.jpg")
+    (tmp_path / "t" / "d.jpg").symlink_to("../a.jpg")
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for name in ("a.jpg", "b.jpg", "c.jpg"):
+        for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg"):
             tar.add(tmp_path / "t" / name, name)
     manifest = open_source(str(tmp_path / "a.tar"), labelled=False)
-    assert [manifest.key(i) for i in range(len(manifest))] == ["a.jpg", "b.jpg"]
-    assert [Reader(manifest).read(i) for i in range(2)] == [IMAGES[0]] * 2
+    assert [manifest.key(i) for i in range(len(manifest))] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert [Reader(manifest).read(i) for i in range(3)] == [IMAGES[0]] * 3
+    (note,) = notes_of(manifest)
+    assert note.startswith("1 image in tars left out, as links to what is not there")
+    assert "'d.jpg'" in note
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+def test_a_file_that_is_stored_sparse_is_named(tmp_path: Path, form: str) -> None:
+    with (tmp_path / "1.jpg").open("wb") as file:
+        for number in range(12):  # pieces: more than a header has room for
+            file.seek(number << 16)
+            file.write(IMAGES[1])
+    for name, data in (("0.jpg", IMAGES[0]), ("2.jpg", IMAGES[2])):
+        (tmp_path / name).write_bytes(data)
+    words = ["tar", "--sparse", f"--format={form}", "-cf", "a.tar", "0.jpg", "1.jpg", "2.jpg"]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    manifest = open_source(str(tmp_path / "a.tar"), labelled=False)
+    assert [Reader(manifest).read(i) for i in range(2)] == [IMAGES[0], IMAGES[2]]
+    assert manifest.options["first_lost"] == "1.jpg"
+    subprocess.run([*words[:-3], "1.jpg"], cwd=tmp_path, check=True)
+    with pytest.raises(UserError, match=r"no images but such as '1.jpg', .* without --sparse"):
+        open_source(str(tmp_path / "a.tar"), labelled=False)
+
+
+def test_archives_that_were_joined_are_read_as_one(tmp_path: Path) -> None:
+    parts = [write_tar(tmp_path / f"{i}.tar", {f"{i}.jpg": IMAGES[i]}) for i in range(3)]
+    joined = b"".join(part.read_bytes() for part in parts)
+    (tmp_path / "a.tar").write_bytes(joined + b"\0" * 5000 + b"a remark")
+    manifest = open_source(str(tmp_path / "a.tar"), labelled=False)
+    assert [Reader(manifest).read(i) for i in range(3)] == IMAGES[:3]
+
+
+def test_a_header_of_zeros_in_the_middle_is_no_end(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {f"{i}.jpg": IMAGES[i] for i in range(3)})
+    data = bytearray(path.read_bytes())
+    start = data.index(b"1.jpg\0")
+    data[start : start + 512] = bytes(512)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"the header at byte {start} is damaged.*'0\.jpg'"):
+        open_source(str(path), labelled=False)
+    assert len(open_source(str(path), labelled=False, allow_damaged=True)) == 1
+
+
+@pytest.mark.parametrize(("pack", "kind"), [(gzip.compress, "gzip"), (lzma.compress, "xz")])
+def test_a_compressed_tar_without_the_ending_for_it(
+    tmp_path: Path, pack: Callable[[bytes], bytes], kind: str
+) -> None:
+    path = write_tar(tmp_path / "a.tar", {"0.jpg": IMAGES[0]})
+    path.write_bytes(pack(path.read_bytes()))
+    with pytest.raises(UserError, match=f"it is not a tar file but one of {kind}; unpack it"):
+        open_source(str(path), labelled=False)
+
+
+def test_labels_that_are_not_utf8_stay_apart(tmp_path: Path) -> None:
+    labels = ["h\xe4nd".encode("latin-1"), "h\xfcnd".encode("latin-1")]
+    members = {f"{i}.{e}": d for i in (0, 1) for e, d in (("jpg", IMAGES[i]), ("cls", labels[i]))}
+    manifest = open_source(str(write_tar(tmp_path / "a.tar", members)))
+    assert manifest.classes == (r"h\xe4nd", r"h\xfcnd")
 
 
 @pytest.mark.parametrize("name", ["../up.jpg", "/abs.jpg", "a/../../b.jpg"])

@@ -11,6 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
+from thresher.sources.remote.retry import Patience
+
+QUICK = Patience(
+    tries=4, first_pause=0.01, longest_pause=0.05, total_seconds=5, read_seconds=1, most_failures=5
+)
 Fault = Callable[["Handler"], bool]
 """Called before an answer; True if it has answered itself."""
 
@@ -101,9 +106,9 @@ class Handler(BaseHTTPRequestHandler):
         """Silent."""
 
 
-def status(code: int) -> Fault:
+def status(code: int, **headers: str) -> Fault:
     def fault(handler: Handler) -> bool:
-        handler.answer(code, b"oops")
+        handler.answer(code, b"oops", {name.replace("_", "-"): v for name, v in headers.items()})
         return True
 
     return fault

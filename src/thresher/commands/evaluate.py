@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from thresher.commands.left_out import tell_left_out
 from thresher.config import DataOptions, option
 from thresher.errors import UserError
 from thresher.files import write_atomically
@@ -35,6 +36,7 @@ def run(words: Sequence[str]) -> int:
     options = values_of(EvaluateOptions, given)
     predictor = Predictor.load(Path(given["run"]))
     images = open_images(given["data"], options, predictor.classes)
+    tell_left_out(images.manifest.options, files_told=True)
     if len(images.ids) == 0:
         raise UserError(f"{given['data']} has no labelled image that can be used.")
     score = predictor.score(images)

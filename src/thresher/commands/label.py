@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from thresher.commands.left_out import tell_left_out
 from thresher.config import option
 from thresher.errors import UserError
 from thresher.label.classes import load_classes
@@ -15,7 +15,7 @@ from thresher.label.report import print_report
 from thresher.label.run import Several, find_texts, label
 from thresher.label.write import check_out, write_labels
 from thresher.options import Parser, values_of
-from thresher.sources.damage import AGAIN, DamagedShard, left_out
+from thresher.sources.damage import AGAIN, DamagedShard
 from thresher.sources.places import plain
 from thresher.sources.request import explain_read_errors
 
@@ -58,9 +58,7 @@ def run(words: Sequence[str]) -> int:
     check_out(out, source, None)
     texts = find_texts(source, options.path_column, options.image_column, options.allow_damaged)
     check_out(out, source, texts.manifest)
-    note = None if texts.manifest is None else left_out(texts.manifest.options)
-    if note:
-        print(f"note: {note}", file=sys.stderr, flush=True)
+    tell_left_out(texts.options)
     with _explain_damage(source):
         labels = label(texts, phrases, asked=given["from"], several=options.several, source=source)
     written = write_labels(labels, out)

@@ -12,12 +12,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from thresher.commands.left_out import tell_left_out
 from thresher.config import DataOptions, option
 from thresher.errors import UserError
 from thresher.files import refuse_inside
 from thresher.options import Parser, values_of
 from thresher.pack.settings import PackSettings, Subsampling
-from thresher.sources.damage import left_out
 from thresher.sources.detect import open_source
 from thresher.sources.manifest import Manifest
 from thresher.sources.places import plain
@@ -71,9 +71,7 @@ def run(words: Sequence[str]) -> int:
         image_column=options.image_column,
         allow_damaged=options.allow_damaged,
     )
-    note = left_out(manifest.options)
-    if note:
-        print(f"note: {note}", file=sys.stderr, flush=True)
+    tell_left_out(manifest.options)
     return _pack(manifest, out, settings, workers)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from thresher.scan.copies import NEAR_BITS
 from thresher.scan.page import headline, overview
 from thresher.scan.pool import Stopped
 from thresher.scan.run import ScanResult, scan
+from thresher.sources.places import folder_name
 from thresher.train.interrupt import StopRequest
 
 _MOST_REASONS = 3
@@ -95,5 +95,4 @@ def _unreadable(reasons: dict[str, int]) -> list[str]:
 
 def _default_out(data: str) -> Path:
     """Always the same for the same data, so that a second scan finds the first."""
-    stem = re.sub(r"[^\w-]+", "-", Path(data).absolute().stem).strip("-") or "data"
-    return Path("scans") / stem
+    return Path("scans") / folder_name(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -132,7 +132,7 @@ def find_texts(
         in_files = manifest.kind == "files" and LISTS not in manifest.options
         if in_files and is_url(source) and name_of(source).lower().endswith(PARQUET_SUFFIXES):
             return open_remote_table(source, path_column)
-        return _TEXTS[manifest.kind](manifest)
+        return replace(_TEXTS[manifest.kind](manifest), options=manifest.options)
 
 
 _TEXTS: dict[str, Callable[[Manifest], Texts]] = {
@@ -228,7 +228,9 @@ def _require_two_classes(labels: Labels, source: str) -> None:
             f"--from; there are {_others(labels)}."
         )
     if len(labels.classes) < 2:
-        got = f"only images of '{labels.classes[0]}'" if labels.classes else "no image of one class"
+        got = (
+            f"only images of '{labels.classes[0]}'" if labels.classes else "no images of any class"
+        )
         raise UserError(
             f"There are {got} in '{where}' of {printable(source)}. A classifier needs at least two "
             "classes. List more words, choose other texts with --from, or --several first."

@@ -19,6 +19,7 @@ from thresher.sources.places import name_of
 from thresher.sources.remote.shard import local_copy
 from thresher.sources.request import Request, choose_column, first_line
 from thresher.sources.table import PATH_COLUMNS, Rows, find_missing
+from thresher.sources.table_advice import advice_on_missing, unparsable
 
 _BLOCK = 16 << 20
 
@@ -36,16 +37,18 @@ def open_table(source: str, path_column: str | None) -> Texts:
         )
         names = _read(source, path)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{source} cannot be read as a table: {first_line(error)}.") from None
+        raise unparsable(error, source) from None
+    if not len(names):
+        raise UserError(f"{source} is empty: it lists no images.")
     names = pc.fill_null(names, "")
     root = str(Path(source).absolute().parent)
     blank = pc.equal(names, "").to_numpy()
     missing = find_missing(Rows(root, names, None), Request(data=source, labelled=False)) & ~blank
     keep = pa.array(~(missing | blank))
     if not pc.any(keep).as_py():
-        raise UserError(
-            f"No file listed in {source} exists. Relative paths are relative to its folder, {root}."
-        )
+        first = names.filter(pa.array(missing)).slice(0, 3).to_pylist()
+        advice = advice_on_missing(first, root) if first else "No row has a path."
+        raise UserError(f"No file listed in {source} exists. {advice}")
 
     def read(column: str) -> Iterator[pa.Array]:
         try:

@@ -38,6 +38,8 @@ def open_tars(manifest: Manifest) -> Texts:
     def read(column: str) -> Iterator[pa.Array]:
         names = relative_names(manifest.shards)
         for shard, path in enumerate(manifest.shards):
+            if bounds[shard] == bounds[shard + 1]:
+                continue  # left out, perhaps because it cannot be read
             keys = manifest.table["key"].slice(bounds[shard], bounds[shard + 1] - bounds[shard])
             # Keys carry their tar's name where there are several.
             prefix = f"{names[shard]}/" if len(names) > 1 else ""
@@ -64,7 +66,7 @@ def _lookup(texts: dict[str, str], name: str) -> str | None:
 
 
 def _columns(manifest: Manifest) -> tuple[str, ...]:
-    path = manifest.shards[0]
+    path = manifest.shards[manifest.table["shard"][0].as_py()]
     beside = _beside(path)
     if beside is not None:
         with open_parquet_file(beside) as file:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -32,6 +33,7 @@ class Texts:
         manifest: of a tar collection; None for files.
         root: folder that relative names are in, for files.
         left_out: why images of the source are not in ``names``, and how many.
+        options: of the manifest that the source was opened as, if it was.
     """
 
     names: pa.ChunkedArray
@@ -40,6 +42,7 @@ class Texts:
     manifest: Manifest | None
     root: str
     left_out: dict[str, int]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def choose_columns(texts: Texts, asked: str | None, source: str) -> list[str]:

@@ -93,7 +93,8 @@ def require_same_shards(manifest: Manifest, out: Path) -> None:
 def fingerprint(manifest: Manifest) -> str:
     """A hash of what the data are: names, labels and places, but not where the data lie.
 
-    The bytes of image files are not read; a file that was replaced by another is not noticed.
+    The bytes of image files are not read; a file of this machine that was replaced by another is
+    not noticed.
     """
     digest = hashlib.sha256("\0".join(manifest.classes).encode())
     for name in ("key", "label", "shard", "offset", "length"):

@@ -39,7 +39,6 @@ class Stamper:
         self._unknown = uuid.uuid4().hex
         self._shard_sizes = manifest.options.get("shard_sizes")
         self._shard_versions = manifest.options.get("shard_versions")
-        self._tree_version = manifest.options.get("tree_version")
 
     def stamps(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """uint64[k], the stamps of these rows, and int64[k], their sizes or -1."""
@@ -70,12 +69,15 @@ class Stamper:
     def _file_stamps(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         found: list[int] = []
         sizes: list[int] = []
-        remote: dict[int, str] = {}
+        listed: dict[int, str] = {}
+        asked: dict[int, str] = {}
         keys = self._keys.slice(start, stop - start).to_pylist()
         for key, index in zip(keys, self._shard[start:stop].tolist(), strict=True):
             folder = self._shards[index]
             if is_url(folder) or is_url(key):  # a local table may list web addresses
-                remote[len(found)] = _url(folder, key)
+                row = len(found)
+                known = self._offset[start + row] >= 0 and self._length[start + row] >= 0
+                (listed if known else asked)[row] = _url(folder, key)
                 found.append(0)
                 sizes.append(-1)
                 continue
@@ -83,22 +85,20 @@ class Stamper:
             size, time = _size_and_time(path)
             found.append(_hash(path, size, time))
             sizes.append(size)
-        lengths = self._length[start:stop][list(remote)].tolist()
-        told = self._remote_stamps(list(remote.values()), lengths)
-        for row, (stamp, size) in zip(remote, told, strict=True):
+        for row, url in listed.items():
+            # As they were listed, not now: workers read what the cache keeps of that version.
+            size, version = int(self._length[start + row]), int(self._offset[start + row])
+            found[row], sizes[row] = _remote_hash(url, size, str(version)), size
+        told = self._remote_stamps(list(asked.values()))
+        for row, (stamp, size) in zip(asked, told, strict=True):
             found[row], sizes[row] = stamp, size
         return np.array(found, dtype=np.uint64), np.array(sizes, dtype=np.int64)
 
-    def _remote_stamps(self, urls: Sequence[str], lengths: Sequence[int]) -> list[tuple[int, int]]:
-        """Stamp and size of each file: by the tree's listing, or by asking for each.
+    def _remote_stamps(self, urls: Sequence[str]) -> list[tuple[int, int]]:
+        """Stamp and size of each file, by asking for each.
 
         Queries count: 'image?id=1' and 'image?id=2' are two images.
         """
-        if self._tree_version is not None:
-            return [
-                (_remote_hash(url, length, self._tree_version), length)
-                for url, length in zip(urls, lengths, strict=True)
-            ]
         try:
             told = versions_now(urls)
         except NoAccess as error:

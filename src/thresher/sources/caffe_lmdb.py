@@ -118,21 +118,25 @@ def open_lmdb(request: Request, place: str) -> Manifest:
 
 def _records(path: str, damage: Damage) -> Iterator[tuple[bytes, Any, int, int]]:
     """Key, value, and the last two parts of the location, of every record that can be read."""
+    last: bytes | None = None
     try:
         with _lend(path) as env, env.begin(buffers=True) as transaction:
             for number, (key, value) in enumerate(transaction.cursor()):
                 yield key, value, number, -1
+                last = bytes(key)
     except Exception as error:
         file = _data_file(path)
         if type(error).__module__.startswith("lmdb"):  # what came before it is good
             damage.note(str(file), f"{file} is damaged: {first_line(error)}", "Copy it again")
-            return
-        if not isinstance(error, CutShort):
+        elif isinstance(error, CutShort):
+            damage.note(str(file), str(error).rstrip("."), "Copy it again")
+        else:
             raise
-        damage.note(str(file), str(error).rstrip("."), "Copy it again")
         with file.open("rb") as opened:
             for key, offset, length in salvage(file):
-                yield key, memoryview(os.pread(opened.fileno(), length, offset)), offset, length
+                if last is None or key > last:  # the cursor too goes by the order of keys
+                    value = memoryview(os.pread(opened.fileno(), length, offset))
+                    yield key, value, offset, length
 
 
 class LmdbRecords:

@@ -59,9 +59,11 @@ class Damage:
             if isinstance(error, Missing):
                 problem += f" ({error})"
             self.note(file, problem, "Put it there, name those that exist")
+        except PermissionError as error:
+            closed = error.filename if isinstance(error.filename, str) else file
+            problem = f"There is no right to read {shown(closed)}"
+            self.note(file, problem, "Change its rights, run as its owner")
         except OSError as error:
-            if isinstance(error, PermissionError):
-                raise
             self.note(file, f"{shown(file)} cannot be read: {error.strerror or error}", advice)
         except pa.ArrowException as error:
             self.note(file, f"{shown(file)} cannot be read: {first_line(error)}", advice)

@@ -246,7 +246,9 @@ def _manifest(
             "ignored_files": listing.ignored.total(),
             "ignored_kinds": dict(listing.ignored.most_common(_MOST_KINDS)),
             "hidden_folders": [printable(name) for name in listing.hidden[:_MOST_KINDS]],
-            "closed_folders": [printable(name) or "." for name in listing.closed[:_MOST_KINDS]],
+            "closed_folders": [
+                printable(name).rstrip("/") or "." for name in listing.closed[:_MOST_KINDS]
+            ],
             "refused_links": listing.refused,
             "deeper_folder": deeper,
         },

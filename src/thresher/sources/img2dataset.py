@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,14 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thresher.sources.damage import DamagedShard
-from thresher.sources.parquet_file import open_parquet_file
+from thresher.sources.parquet_file import begins_like_parquet, open_parquet_file
 from thresher.sources.places import is_url, strip_query
 from thresher.sources.read_error import ReadError
 from thresher.sources.remote.errors import Missing
-from thresher.sources.shards import open_shard
 
 _MOST_REASONS = 5
-_MAGIC = b"PAR1"  # what a Parquet file begins with
 
 
 @dataclass
@@ -121,22 +118,8 @@ def has_sidecars(files: Sequence[str]) -> bool:
     except ReadError:
         return False
     except (DamagedShard, OSError, pa.ArrowException):
-        return _is_parquet(_beside(files[0]))
-
-
-def _is_parquet(parquet: str | None) -> bool:
-    """Whether what cannot be read is at least a Parquet file.
-
-    Servers answer with a web page, as if all were well, where there is no file.
-    """
-    if parquet is not None:
-        with contextlib.suppress(OSError):
-            shard = open_shard(parquet)
-            try:
-                return shard.read_at(0, len(_MAGIC)) == _MAGIC
-            finally:
-                shard.close()
-    return False
+        beside = _beside(files[0])
+        return beside is not None and begins_like_parquet(beside)
 
 
 def _reasons(failed: pa.Table) -> Counter[str]:

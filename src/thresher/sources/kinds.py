@@ -62,8 +62,9 @@ def open_files(request: Request, files: list[str]) -> Manifest:
             continue  # the source tells, and leaves it out
         if not Path(file).is_file():
             raise UserError(f"{printable(file)} is neither a file nor a folder.")
-        with Path(file).open("rb"):
-            pass  # a missing right is told here, whatever the library behind would say
+        if not request.allow_damaged or len(files) == 1:
+            with Path(file).open("rb"):
+                pass  # a missing right is told here, whatever the library behind would say
     suffix = os.path.splitext(lower)[1]  # noqa: PTH122
     if any(not strip_query(file).lower().endswith(suffix) for file in files):
         raise UserError(f"{request.data} stands for files of different kinds.")

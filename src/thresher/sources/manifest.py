@@ -6,12 +6,15 @@
 ========== ============================ ===================== =================
 kind       shard                        offset                length
 ========== ============================ ===================== =================
-files      folder that ``key`` is under -1                    bytes or -1
+files      folder that ``key`` is under -1, or see below     bytes or -1
 tar        tar file                     byte of the content   bytes
 parquet    Parquet file                 row in the file       bytes or -1
 lmdb       LMDB's data file             number of the record  -1
 lmdb, cut  likewise                     byte of the record    bytes
 ========== ============================ ===================== =================
+
+Of files at a URL that were listed with their versions, ``offset`` is a hash of the version: copies
+in the cache, and what a scan has seen, are good for that version alone.
 """
 
 from __future__ import annotations

@@ -66,6 +66,8 @@ def alike_classes(images: Mapping[str, int]) -> list[str]:
 
 def _like_no_label(images: Mapping[str, int]) -> list[str]:
     found = [name for name in images if name.strip().casefold() in NOT_A_LABEL]
+    if "-1" in images and all(name.isdecimal() for name in images if name != "-1"):
+        found.append("-1")  # means that in many a program
     return [
         f"'{printable(name)}' counts as a class ({_plural(images[name], 'image')}). If it means "
         "that there is no label, leave the label empty."
@@ -94,13 +96,10 @@ def _labels(manifest: Manifest) -> list[str]:
 
 
 def _files(options: Mapping[str, Any], *, all_files: bool) -> list[str]:
-    notes = []
-    closed: list[str] = options.get("closed_folders", [])
-    if closed:
-        notes.append(
-            f"Left out, for there is no right to read them: the folders {enumerate_some(closed)}. "
-            "Change their rights, or run as their owner."
-        )
+    closed = closed_folders(options)
+    notes = [closed] if closed else []
+    lost = lost_members(options)
+    notes += [lost] if lost else []
     hidden: list[str] = options.get("hidden_folders", [])
     if hidden:
         notes.append(
@@ -115,6 +114,36 @@ def _files(options: Mapping[str, Any], *, all_files: bool) -> list[str]:
             f"are read here: {', '.join(_by_kind(passed.items()))}."
         )
     return notes
+
+
+def lost_members(options: Mapping[str, Any]) -> str | None:
+    """A line on images in tars that have no content of their own there; None if there are none.
+
+    Args:
+        options: of a manifest.
+    """
+    lost = options.get("lost_members", 0)
+    if not lost:
+        return None
+    return (
+        f"{_plural(lost, 'image')} in tars left out, as links to what is not there or stored as "
+        f"sparse files, the first: '{printable(options['first_lost'])}'. Write them whole."
+    )
+
+
+def closed_folders(options: Mapping[str, Any]) -> str | None:
+    """A line on folders that there was no right to read; None if there are none.
+
+    Args:
+        options: of a manifest.
+    """
+    closed: list[str] = options.get("closed_folders", [])
+    if not closed:
+        return None
+    return (
+        f"Left out, for there is no right to read them: the folders {enumerate_some(closed)}. "
+        "Change their rights, or run as their owner."
+    )
 
 
 def _by_kind(kinds: Iterable[tuple[str, int]]) -> list[str]:

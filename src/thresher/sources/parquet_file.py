@@ -14,6 +14,8 @@ from thresher.sources.remote.shard import ShardFile
 from thresher.sources.request import first_line
 from thresher.sources.shards import open_shard
 
+_MAGIC = b"PAR1"  # what a Parquet file begins with
+
 
 def open_parquet_file(
     file: str, metadata: pq.FileMetaData | None = None, buffer_size: int = 0
@@ -34,10 +36,29 @@ def open_parquet_file(
         source = ShardFile(open_shard(file))
     try:
         return pq.ParquetFile(source, metadata=metadata, buffer_size=buffer_size)
+    except PermissionError as error:  # which does not tell of which file
+        raise PermissionError(error.errno, "no right to read it", file) from None
     except pa.ArrowInvalid as error:
         raise DamagedShard(
             f"{shown(file)} is not a readable Parquet file: {first_line(error)}."
         ) from None
+
+
+def begins_like_parquet(file: str) -> bool:
+    """Whether a file that cannot be read as Parquet is one at least, and damaged.
+
+    Servers answer with a web page, as if all were well, where there is no file.
+    """
+    try:
+        shard = open_shard(file)
+    except OSError:
+        return False
+    try:
+        return shard.read_at(0, len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+    finally:
+        shard.close()
 
 
 def class_names(schema: pa.Schema) -> dict[str, list[str]]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import unquote
 
+_LOGIN = re.compile(r"://[^/]*@")  # a password may have an @ of its own
+_WEB = re.compile(r"https?://", re.IGNORECASE)
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
 
 
@@ -50,7 +53,24 @@ def name_of(place: str) -> str:
 
 def strip_query(place: str) -> str:
     """A URL without what follows ``?``; signatures there change, and are secret."""
-    return place.partition("?")[0] if place.startswith(("http://", "https://")) else place
+    return place.partition("?")[0] if _WEB.match(place) else place
+
+
+def folder_name(data: str) -> str:
+    """A name for a folder of results: the same for the same data, and without secrets.
+
+    Of a URL, its last part or else its host; never its query, in which signatures are, nor a
+    password.
+    """
+    data = plain(data)
+    if is_url(data):
+        bare = _LOGIN.sub("://", re.split(r"[?#]", data, maxsplit=1)[0])
+        host, *parts = bare.partition("://")[2].split("/")
+        last = next((part for part in reversed(parts) if part), host)
+        stem = last if last == host else Path(last).stem
+    else:
+        stem = Path(data).absolute().stem
+    return re.sub(r"[^\w-]+", "-", stem).strip("-") or "data"
 
 
 def join(folder: str, name: str) -> str:
@@ -80,7 +100,7 @@ def shown(place: str) -> str:
     """A path or URL for a message: printable, without signatures and passwords."""
     place = strip_query(place).encode("utf-8", "backslashreplace").decode()
     if is_url(place):
-        place = re.sub(r"://[^/@]*@", "://", place)
+        place = _LOGIN.sub("://", place)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in place)
 
 

@@ -17,6 +17,7 @@ from thresher.sources.manifest import Manifest
 from thresher.sources.parquet_rows import ParquetRows
 from thresher.sources.places import is_url, join, shown
 from thresher.sources.read_error import ReadError
+from thresher.sources.remote.base import FILE_CHANGED, Listed
 from thresher.sources.remote.disk_cache import cache_name, default_cache
 from thresher.sources.remote.store import store_for
 from thresher.sources.shards import ShardPool
@@ -95,30 +96,27 @@ class _Files:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
 
-    def read(self, index: int, shard: int, offset: int, length: int) -> bytes:  # noqa: ARG002
+    def read(self, index: int, shard: int, offset: int, length: int) -> bytes:
         folder, key = self._manifest.shards[shard], self._manifest.key(index)
         if is_url(folder) or is_url(key):  # a local table may list web addresses
-            return self._read_remote(folder, key, length)
+            return self._read_remote(folder, key, version=offset, length=length)
         path = os.path.join(folder, key)  # noqa: PTH118 - half the time of Path
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             data = file.read()
         if 0 <= length != len(data):
-            raise ReadError("file changed since it was indexed")
+            raise ReadError(FILE_CHANGED)
         return data
 
-    def _read_remote(self, folder: str, key: str, length: int) -> bytes:
+    def _read_remote(self, folder: str, key: str, version: int, length: int) -> bytes:
         """Kept in the local cache where the index tells which content is meant."""
         web = folder.startswith(("http://", "https://"))
         url = join(folder, quote(key) if web and not is_url(key) else key)
-        version = self._manifest.options.get("tree_version")
-        if version is None or length < 0:
+        if version < 0 or length < 0:
             return store_for(url).read_whole(url)
         cache, name = default_cache(), cache_name("file", url, length, version)
         data = cache.read(name, 0, length, length)
         if data is None:
-            data = store_for(url).read_whole(url)
-            if len(data) != length:
-                raise ReadError("file changed since it was indexed")
+            data = store_for(url).read_whole(url, Listed(length, version))
             cache.write(name, data)
         return data
 

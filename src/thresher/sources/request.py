@@ -65,18 +65,27 @@ def choose_column(
     """
     if chosen is not None:
         if chosen in existing:
-            return chosen
+            return _only(chosen, existing, source)
         problem = f"{source} has no column '{printable(chosen)}'"
     else:
         by_lower_name = {name.strip().lower(): name for name in reversed(existing)}
         for name in usual:
             if name in by_lower_name:
-                return by_lower_name[name]
+                return _only(by_lower_name[name], existing, source)
         problem = f"{source} has no column that is known to hold the {what}"
     raise UserError(
         f"{problem}. Its columns: {enumerate_some(existing, most=12)}. "
         f"Choose the {what} column with {option}."
     )
+
+
+def _only(name: str, existing: Sequence[str], source: str) -> str:
+    if existing.count(name) > 1:
+        raise UserError(
+            f"{source} has {existing.count(name)} columns named '{printable(name)}'. Give those "
+            "that are not meant another name."
+        )
+    return name
 
 
 def first_line(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from thresher.sources.manifest import Manifest, make_manifest
 from thresher.sources.parquet_file import class_names
 from thresher.sources.places import folder_of, is_url, name_of, protocol
 from thresher.sources.remote.shard import local_copy
-from thresher.sources.request import Request, choose_column, enumerate_some, first_line, printable
+from thresher.sources.request import Request, choose_column, enumerate_some, printable
+from thresher.sources.table_advice import advice_on_missing, refuse_open_quotes, unparsable
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 PATH_COLUMNS = (
@@ -156,11 +156,16 @@ def _read_columns(
             table = table.select(columns)
         table.validate(full=True)  # finds text that is not UTF-8
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise _unparsable(error, request) from None
+        raise unparsable(error, request.data) from None
     paths = table.column(0)
     if not (pa.types.is_string(paths.type) or pa.types.is_large_string(paths.type)):
         if len(paths) == paths.null_count:
             paths = paths.cast(pa.string())
+        elif pa.types.is_nested(paths.type):
+            raise UserError(
+                f"The column '{table.column_names[0]}' of {request.data} is of type {paths.type}, "
+                "which is more than one image or path. Write a row for each image."
+            )
         else:
             raise UserError(
                 f"The column '{table.column_names[0]}' of {request.data} is of type {paths.type}; "
@@ -168,6 +173,8 @@ def _read_columns(
             )
     if not request.labelled:
         return paths.cast(pa.string()), None, None
+    if suffix in (".csv", ".tsv"):
+        refuse_open_quotes(table.column(1), request.data)
     return paths.cast(pa.string()), table.column(1), names.get(table.column_names[1])
 
 
@@ -232,13 +239,6 @@ def _read_jsonl(request: Request, file: str) -> pa.Table:
     return table.select(choose_columns(table.column_names, request))
 
 
-def _unparsable(error: Exception, request: Request) -> UserError:
-    detail = first_line(error)
-    if "utf8" in detail.lower() or "utf-8" in detail.lower():
-        return UserError(f"{request.data} is not UTF-8 text ({detail}). Save it as UTF-8.")
-    return UserError(f"{request.data} cannot be read as a table: {detail}.")
-
-
 def _refuse_local_paths(paths: pa.ChunkedArray, request: Request, own: str) -> None:
     """A table from elsewhere must not make this machine read its own files.
 
@@ -262,14 +262,7 @@ def _missing_files(
 ) -> UserError:
     rows = np.flatnonzero(missing)
     first = paths.take(pa.array(rows[:3])).to_pylist()
-    if any("://" in path for path in first):
-        advice = "Addresses of this kind cannot be read from a table."
-    elif any("\\" in path for path in first):
-        advice = "They are paths of Windows: write / for \\, and paths of this machine for drives."
-    elif all(os.path.isabs(path) for path in first):  # noqa: PTH117
-        advice = "Mend the paths, or remove those rows."
-    else:
-        advice = f"Relative paths are relative to the table's folder, {root}."
+    advice = advice_on_missing(first, root)
     return UserError(
         f"{len(rows)} of {len(paths)} files listed in {request.data} do not exist, "
         f"the first: {enumerate_some(first)}. {advice}{hint}"

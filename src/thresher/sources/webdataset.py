@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class _Index:
     ignored: int
     size: int
     version: str
+    lost: list[str] = field(default_factory=list)
     sidecar: Sidecar | None = None
 
 
@@ -60,9 +61,13 @@ def open_webdataset(request: Request, files: Sequence[str]) -> Manifest:
     sizes = [len(index.images) for index in indexes]
     if not any(sizes):
         damage.require_some_good(len(files))
+        lost = [name for index in indexes for name in index.lost]
         raise UserError(
             f"{request.data} holds no images: no tar member has an image extension "
             "(.jpg, .png, .webp and so on)."
+            if not lost
+            else f"{request.data} holds no images but such as '{printable(lost[0])}', which is a "
+            "link to nothing or stored as a sparse file. Write the tar without --sparse."
         )
     if request.labelled:
         given = [label for index in indexes for label in index.labels]
@@ -91,6 +96,8 @@ def open_webdataset(request: Request, files: Sequence[str]) -> Manifest:
         states=label_states(labels, request),
         options={
             "ignored_members": sum(index.ignored for index in indexes),
+            "lost_members": sum(len(index.lost) for index in indexes),
+            "first_lost": next((index.lost[0] for index in indexes if index.lost), ""),
             "shard_sizes": [index.size for index in indexes],
             "shard_versions": [index.version for index in indexes],
             "damaged_shards": damage.shards,
@@ -112,21 +119,28 @@ def _failures(indexes: Sequence[_Index]) -> dict[str, Any]:
 def _index(file: str, request: Request, damage: Damage, *, sidecars: bool) -> _Index:
     """Index one tar; one that cannot be read at all has no images."""
     sidecar, index = None, _Index([], [], 0, 0, "")
+    lost: Exception | None = None
     if sidecars:
         columns = JSON_FIELDS if request.label_column is None else (request.label_column,)
         try:
             sidecar = read_sidecar(file, columns)
-        except (DamagedShard, OSError, pa.ArrowException):
-            if request.label_column is not None:
-                with damage.tolerate(file):
-                    raise
+        except (DamagedShard, OSError, pa.ArrowException) as error:
+            lost = error
     with damage.tolerate(file):
         shard = open_shard(file)
         try:
             index = _walk(file, shard, request, damage, sidecar)
         finally:
             shard.close()
+    if lost is not None and _is_needed(index, request):
+        with damage.tolerate(file):
+            raise lost
     return index
+
+
+def _is_needed(index: _Index, request: Request) -> bool:
+    """Whether labels are to come from what lies beside a tar; members of the tar may tell all."""
+    return request.label_column is not None or (request.labelled and None in index.labels)
 
 
 def _walk(
@@ -136,8 +150,9 @@ def _walk(
     members: dict[str, Member] = {}
     ignored = 0
     last = ""
+    lost: list[str] = []
     try:
-        for member in walk_tar(shard):
+        for member in walk_tar(shard, lost):
             name = last = member.name.removeprefix("./")
             require_plain_name(name, shown(file))
             ignored += name in members
@@ -157,7 +172,13 @@ def _walk(
     ]
     ignored += len(images) - len(kept)
     return _Index(
-        [images[stem] for stem in kept], labels, ignored, shard.size, shard.version, sidecar
+        [images[stem] for stem in kept],
+        labels,
+        ignored,
+        shard.size,
+        shard.version,
+        [name for name in lost if is_image_name(name)],
+        sidecar,
     )
 
 
@@ -237,7 +258,8 @@ def _label(
     """The label as text, from ``.cls`` unless the user chose a field or column."""
     if "cls" in notes:
         text = shard.read_at(notes["cls"].offset, min(notes["cls"].length, 4096))
-        return text.decode("utf-8", "replace").strip().removeprefix("\ufeff") or None
+        # What is not text must not make two labels one.
+        return text.decode("utf-8", "backslashreplace").strip().removeprefix("\ufeff") or None
     if sidecar is not None and sidecar.labels is not None:
         # Fields of .json say the same, at the cost of reading each.
         return sidecar.labels.get(stem.rpartition("/")[2])

@@ -8,6 +8,7 @@ allowed (None: it is refused all the same). Nothing is stored but this script.
 
 from __future__ import annotations
 
+import gzip
 import io
 import sys
 import tarfile
@@ -40,6 +41,12 @@ VERDICTS = {
     "tar-with-a-flipped-bit/{0..1}.tar": Verdict(
         r"/1\.tar is damaged: the header at byte \d+ is damaged", 5
     ),
+    "tar-with-a-zeroed-header/{0..1}.tar": Verdict(
+        r"/1\.tar is damaged: the header at byte \d+ is damaged", 5
+    ),
+    "tar-of-gzip/{0..1}.tar": Verdict(
+        r"/1\.tar is damaged: it is not a tar file but one of gzip; unpack it\.", 4
+    ),
     "tar-empty/{0..1}.tar": Verdict(r"/1\.tar is damaged: it is empty", 4),
     "tar-lost/{0..1}.tar": Verdict(r"1 of 2 files of .* do not exist: '.*/1\.tar'", 4),
     "tar-leading-out/{0..1}.tar": Verdict(
@@ -60,6 +67,9 @@ VERDICTS = {
         r"has no image column. Its columns: 'caption', 'label'\."
     ),
     "parquet-other-classes/{0..1}.parquet": Verdict(r"/1\.parquet names other classes than"),
+    "parquet-two-label-columns/0.parquet": Verdict(r"has 2 columns named 'label'\. Give those"),
+    "parquet-lists-of-images/0.parquet": Verdict(r"more than one image or path\. Write a row"),
+    "lmdb-with-a-broken-page": Verdict(r"data\.mdb is damaged: .* Copy it again", 120),
     "lmdb-of-another-map": Verdict(
         r"is an LMDB, but not of Caffe's Datum records: .*image-000000001"
     ),
@@ -67,6 +77,10 @@ VERDICTS = {
     "lmdb-of-length-0": Verdict(r"data\.mdb is cut short: 0 bytes are no LMDB"),
     "lmdb-that-is-text": Verdict(r"data\.mdb cannot be opened as LMDB"),
     "table-of-lost-files/t.csv": Verdict(r"1 of 3 files listed in .* do not exist", 2),
+    "table-of-other-unicode/t.csv": Verdict(
+        r"1 of 3 files listed in .* do not exist.* written otherwise in Unicode", 2
+    ),
+    "table-with-an-open-quote/t.csv": Verdict(r"Labels of .* reach over several lines \(1\)"),
     "manifest-of-a-lost-shard/m.parquet": Verdict(r"There is no file .*/1\.tar\. Put it there", 4),
     "manifest-of-a-changed-shard/m.parquet": Verdict(
         r"/1\.tar changed size since the scan, from [\d,]+ to [\d,]+ bytes\. Scan or pack", 4
@@ -134,6 +148,11 @@ def make_tars(root: Path) -> None:
     flipped[second_header(whole, b"1.cls")] ^= 0xFF
     (root / "tar-with-a-flipped-bit/1.tar").write_bytes(flipped)
     (root / "tar-empty/1.tar").write_bytes(b"")
+    zeroed = bytearray(whole)
+    start = second_header(whole, b"1.cls")
+    zeroed[start : start + 512] = bytes(512)
+    (root / "tar-with-a-zeroed-header/1.tar").write_bytes(zeroed)
+    (root / "tar-of-gzip/1.tar").write_bytes(gzip.compress(whole))
     tar(root / "tar-leading-out/1.tar", "../../evil.jpg")
     (root / "tar-all-cut/0.tar").write_bytes(whole[:540])
 
@@ -150,6 +169,11 @@ def make_parquet(root: Path) -> None:
     (root / "parquet-of-length-0/1.parquet").write_bytes(b"")
     parquet(root / "parquet-only-captions/0.parquet", column="caption")
     parquet(root / "parquet-other-classes/1.parquet", names=("dog", "cat"))
+    images, labels = pa.array([image(i) for i in range(4)]), pa.array([0, 1, 0, 1])
+    twice = pa.Table.from_arrays([images, labels, labels], names=["image", "label", "label"])
+    pq.write_table(twice, root / "parquet-two-label-columns/0.parquet")
+    lists = pa.table({"image": [[image(0), image(1)], [image(2)]], "label": [0, 1]})
+    pq.write_table(lists, root / "parquet-lists-of-images/0.parquet")
 
 
 def make_lmdbs(root: Path) -> None:
@@ -159,6 +183,12 @@ def make_lmdbs(root: Path) -> None:
     datums = [b"\x22" + length + data + b"\x28" + bytes([label]) + b"\x38\x01" for label in (0, 1)]
     cut = database(root / "lmdb-cut", {b"%03d" % i: datums[i % 2] for i in range(200)})
     cut.write_bytes(cut.read_bytes()[:-4096])
+    broken = database(
+        root / "lmdb-with-a-broken-page", {b"%03d" % i: datums[i % 2] for i in range(120)}
+    )
+    content = bytearray(broken.read_bytes())
+    content[4 * 4096 : 4 * 4096 + 16] = b"\xff" * 16
+    broken.write_bytes(content)
     for name, content in (("lmdb-of-length-0", b""), ("lmdb-that-is-text", b"text\n" * 2000)):
         (root / name).mkdir()
         (root / name / "data.mdb").write_bytes(content)
@@ -172,6 +202,14 @@ def make_tables(root: Path) -> None:
     for i in range(2):
         (folder / f"{i}.png").write_bytes(image(i))
     (folder / "t.csv").write_text("path,label\n0.png,cat\n1.png,dog\n2.png,dog\n")
+    other, quote = root / "table-of-other-unicode", root / "table-with-an-open-quote"
+    for copy in (other, quote):
+        copy.mkdir()
+        for name in ("0.png", "1.png", "e\u0301.png"):  # an accent of its own, as macOS writes it
+            (copy / name).write_bytes(image(0))
+    rows = "path,label\n0.png,cat\n1.png,dog\n\u00e9.png,dog\n"
+    (other / "t.csv").write_text(rows, encoding="utf-8")
+    (quote / "t.csv").write_text('path,label\n0.png,"cat\n1.png,"dog\n')
     for name in ("lost-shard", "changed-shard"):
         folder = root / f"manifest-of-a-{name}"
         whole = [tar(folder / f"{i}.tar") for i in range(2)][1]

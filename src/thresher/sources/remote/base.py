@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
+import xxhash
+
 CHANGED = "shard changed since it was indexed"
+FILE_CHANGED = "file changed since it was indexed"
 
 
 class Found(NamedTuple):
@@ -15,6 +18,22 @@ class Found(NamedTuple):
     size: int | None
     version: str
     ranged: bool = True
+
+
+class Listed(NamedTuple):
+    """What an index says of a file that is read whole: its size, and ``version_number``."""
+
+    size: int
+    version: int
+
+
+def version_number(version: str) -> int:
+    """A number, not negative, that changes with a file's version; -1 where none is told.
+
+    An index of millions of files has it in the place of an offset, which whole files have no use
+    for: eight bytes each, where ETags themselves would be forty.
+    """
+    return xxhash.xxh3_64_intdigest(version.encode()) >> 1 if version else -1
 
 
 class Store(Protocol):
@@ -28,8 +47,12 @@ class Store(Protocol):
         """The bytes from ``start`` to ``end``, all of them."""
         ...
 
-    def read_whole(self, url: str) -> bytes:
-        """A small file in one request."""
+    def read_whole(self, url: str, listed: Listed | None = None) -> bytes:
+        """A small file in one request.
+
+        Raises:
+            ReadError: it is not the one that was listed.
+        """
         ...
 
     def stream(self, url: str) -> Iterator[bytes]:

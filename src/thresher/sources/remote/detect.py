@@ -6,9 +6,12 @@ import glob
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pyarrow as pa
+
 from thresher.errors import UserError
 from thresher.sources.caffe_lmdb import DATA_NAME, open_lmdb
 from thresher.sources.caffe_lmdb import SUFFIXES as LMDB_SUFFIXES
+from thresher.sources.damage import AGAIN, DamagedShard
 from thresher.sources.img2dataset_folders import is_report, open_folders
 from thresher.sources.kinds import (
     PARQUET_SUFFIXES,
@@ -21,12 +24,12 @@ from thresher.sources.manifest import Manifest
 from thresher.sources.manifest_file import is_manifest
 from thresher.sources.manifest_source import INDEX_NAME, open_manifest
 from thresher.sources.names import is_image_name, is_skipped, natural_key
-from thresher.sources.parquet_file import open_parquet_file
-from thresher.sources.places import join, protocol, strip_query
-from thresher.sources.remote.errors import Missing
+from thresher.sources.parquet_file import begins_like_parquet, open_parquet_file
+from thresher.sources.places import join, protocol, shown, strip_query
+from thresher.sources.remote.errors import Missing, Refused
 from thresher.sources.remote.folder import open_remote_folder
 from thresher.sources.remote.store import store_for
-from thresher.sources.request import Request
+from thresher.sources.request import Request, first_line
 from thresher.sources.shard_names import expand_braces
 from thresher.sources.table import TEXT_SUFFIXES
 
@@ -55,7 +58,8 @@ def open_url(request: Request, url: str) -> Manifest:
         return image_files(files, request)
     if path.endswith(_FILES) or len(files) > 1:
         return open_files(request, files)
-    if is_image_name(path) or (web and "." in path.rpartition("/")[2]):
+    name = path.partition("://")[2].partition("/")[2].rpartition("/")[2]
+    if is_image_name(path) or (web and "." in name and not _is_index(join(url, INDEX_NAME))):
         return open_files(request, files)  # refuses it, and says why
     return _open_folder(request, url, web=web)
 
@@ -83,10 +87,24 @@ def _open_folder(request: Request, url: str, *, web: bool) -> Manifest:
 
 
 def _is_index(url: str) -> bool:
+    """Whether a manifest lies at a URL, where there may be nothing, or a page that says so.
+
+    Raises:
+        UserError: it was a Parquet file once, or may be there and cannot be read.
+    """
     try:
         with open_parquet_file(url) as file:
             return is_manifest(file.schema_arrow)
     except Missing:
+        return False
+    except Refused as error:
+        raise UserError(
+            f"{shown(url)} cannot be read, if it is there: {error}. Name what lies in the folder "
+            "itself: the shards, by a pattern, or a table."
+        ) from None
+    except (DamagedShard, pa.ArrowException) as error:
+        if begins_like_parquet(url):
+            raise UserError(f"{first_line(error)}. {AGAIN}.") from None
         return False
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from thresher.errors import UserError
@@ -15,6 +17,7 @@ _WRONG = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "Invali
 _WRONG |= {"InvalidSecurity", "AuthFailure", "UnrecognizedClientException"}
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError"}
 _STALE_LOGIN = {"UnauthorizedSSOTokenError", "SSOTokenLoadError", "CredentialRetrievalError"}
+_SPOILT = {"FlexibleChecksumError", "ChecksumError"}  # the server's checksum is of something else
 _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524}
 
 
@@ -27,7 +30,16 @@ class Missing(RemoteError):  # noqa: N818
 
 
 class Passing(RemoteError):  # noqa: N818
-    """It may succeed if tried again: a server error, a timeout, a connection cut short."""
+    """It may succeed if tried again: a server error, a timeout, a connection cut short.
+
+    Args:
+        message: the reason.
+        wait: seconds that the server asks to leave before the next try.
+    """
+
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class Refused(RemoteError):  # noqa: N818
@@ -38,8 +50,14 @@ class NoAccess(UserError):  # noqa: N818 - it is what the user has
     """Nothing at all can be read until the user does something."""
 
 
-def status_error(status: int, url: str) -> Exception:
-    """The error that an HTTP status other than success means."""
+def status_error(status: int, url: str, retry_after: str | None = None) -> Exception:
+    """The error that an HTTP status other than success means.
+
+    Args:
+        status: of the answer.
+        url: what was asked for.
+        retry_after: what the server said of when to try again: seconds, or a date.
+    """
     if status in (404, 410):
         return Missing(f"HTTP {status}: there is no such file")
     if status == 401:
@@ -47,11 +65,25 @@ def status_error(status: int, url: str) -> Exception:
             f"{origin(url)} asks for a login (HTTP 401). Put it into the URL "
             "(https://user:password@host/...), or download the data first."
         )
+    wait = _seconds(retry_after)
+    if wait is not None and status in {403, *_PASSING_STATUS}:  # some are refused for their number
+        return Passing(f"HTTP {status}: the server asks to wait {wait:.0f} s", wait)
     if status == 403:
         return Refused("HTTP 403: access refused; a signed URL may have expired")
     if status in _PASSING_STATUS:
         return Passing(f"HTTP {status}")
     return Refused(f"HTTP {status}")
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """What a Retry-After header says, in seconds from now; None if it says nothing."""
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
 
 
 def translate(error: Exception, url: str) -> Exception:
@@ -88,6 +120,8 @@ def translate(error: Exception, url: str) -> Exception:
         *("FSTimeoutError", "ReadTimeoutError", "ConnectTimeoutError", "ServerTimeoutError")
     }:
         return Passing("no answer in time")
+    if names & _SPOILT:
+        return Passing("what came is not what the server sent")
     if isinstance(error, (ConnectionError, EOFError)) or any(map(_is_of_the_network, names)):
         return Passing(f"connection failed ({_line(error)})")
     if isinstance(error, OSError):

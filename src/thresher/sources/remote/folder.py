@@ -11,19 +11,18 @@ from thresher.sources.folder import Listing, manifest_of_classes, manifest_of_im
 from thresher.sources.manifest import Manifest
 from thresher.sources.manifest_file import SCHEMA
 from thresher.sources.names import extension, is_image_name, is_skipped, natural_key
-from thresher.sources.remote.base import Found
-from thresher.sources.remote.disk_cache import cache_name
+from thresher.sources.remote.base import Found, version_number
 from thresher.sources.request import Request
 
 
 def open_remote_folder(request: Request, url: str, found: list[Found]) -> Manifest:
-    """Index a tree as ``open_folder`` does; sizes come with the names.
+    """Index a tree as ``open_folder`` does; sizes and versions come with the names.
 
     Raises:
         UserError: see ``open_folder``.
     """
     url = url.rstrip("/")
-    sizes: dict[str, int] = {}
+    told: dict[str, tuple[int, int]] = {}
     root = Listing()
     by_class: dict[str, Listing] = {}
     for entry in found:
@@ -36,7 +35,10 @@ def open_remote_folder(request: Request, url: str, found: list[Found]) -> Manife
             listing.ignored[extension(name)] += 1
             continue
         listing.files.append(below or first)
-        sizes[entry.name] = -1 if entry.size is None else entry.size
+        told[entry.name] = (
+            -1 if entry.size is None else entry.size,
+            version_number(entry.version),
+        )
     if request.labelled:
         ordered = {name: by_class[name] for name in sorted(by_class, key=natural_key)}
         for listing in ordered.values():
@@ -44,14 +46,11 @@ def open_remote_folder(request: Request, url: str, found: list[Found]) -> Manife
         manifest = manifest_of_classes(request, url, root, ordered)
     else:
         ignored = sum((listing.ignored for listing in by_class.values()), root.ignored)
-        manifest = manifest_of_images(request, url, Listing(files=sorted(sizes), ignored=ignored))
+        manifest = manifest_of_images(request, url, Listing(files=sorted(told), ignored=ignored))
     keys = manifest.table["key"].to_pylist()
-    lengths = pa.array(np.fromiter((sizes[key] for key in keys), np.int64, len(keys)))
-    position = SCHEMA.get_field_index("length")
-    return replace(
-        manifest,
-        table=manifest.table.set_column(position, SCHEMA.field("length"), lengths),
-        # Copies in the local cache are valid for this state of the tree alone.
-        options=manifest.options
-        | {"tree_version": cache_name(*(part for entry in found for part in entry[:3]))},
-    )
+    columns = np.array([told[key] for key in keys], dtype=np.int64).reshape(-1, 2)
+    table = manifest.table
+    for name, values in (("length", columns[:, 0]), ("offset", columns[:, 1])):
+        position = SCHEMA.get_field_index(name)
+        table = table.set_column(position, SCHEMA.field(name), pa.array(values))
+    return replace(manifest, table=table)

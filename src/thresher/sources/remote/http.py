@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 from thresher.errors import UserError
 from thresher.sources.places import shown
 from thresher.sources.read_error import ReadError
-from thresher.sources.remote.base import CHANGED, Found, run_async
+from thresher.sources.remote.base import CHANGED, FILE_CHANGED, Found, Listed, run_async
 from thresher.sources.remote.errors import Passing, status_error
 from thresher.sources.remote.retry import Patience, Persistence
 
@@ -63,16 +63,19 @@ class HttpStore:
 
         return self._persistence.call(attempt, url)
 
-    def read_whole(self, url: str) -> bytes:
-        """See ``Store``."""
-        return self._persistence.call(lambda: self._get(url, None, None, most=None).body, url)
+    def read_whole(self, url: str, listed: Listed | None = None) -> bytes:
+        """See ``Store``; the length is announced, and what is shorter is asked for again."""
+        body = self._persistence.call(lambda: self._get(url, None, None, most=None).body, url)
+        if listed is not None and len(body) != listed.size:
+            raise ReadError(FILE_CHANGED)
+        return body
 
     def stream(self, url: str) -> Iterator[bytes]:
         """See ``Store``; a broken transfer is not tried again here."""
         response = self._wait(self._open, url)
         try:
             if response.status != 200:
-                raise status_error(response.status, url)
+                raise _error(response, url)
             while piece := self._wait(response.content.read, _PIECE):
                 yield piece
         finally:
@@ -96,7 +99,7 @@ class HttpStore:
         async def fetch() -> _Answer:
             async with await self._open(url, start, end) as response:
                 if response.status not in (200, 206, 416):
-                    raise status_error(response.status, url)
+                    raise _error(response, url)
                 if response.status == 416 and start:
                     raise ReadError(CHANGED)
                 if most is None or response.status == 206:
@@ -125,6 +128,10 @@ class HttpStore:
     def _wait(self, call: Callable[..., Any], *given: Any) -> Any:
         seconds = self._persistence.patience.read_seconds
         return run_async(self._files, call, *given, seconds=seconds)
+
+
+def _error(response: Any, url: str) -> Exception:
+    return status_error(response.status, url, response.headers.get("Retry-After"))
 
 
 def _total(headers: Any) -> int | None:

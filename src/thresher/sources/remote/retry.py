@@ -60,6 +60,8 @@ class Persistence:
             except Exception as error:
                 problem = translate(error, url)
                 pause = random.uniform(0, min(bounds.longest_pause, bounds.first_pause * 2**number))
+                if isinstance(problem, Passing) and problem.wait:
+                    pause += problem.wait  # others wait as long: not all at the same moment
                 last = number == bounds.tries or time.monotonic() + pause > end
                 if not isinstance(problem, Passing) or last:
                     raise self._failed(problem, url, number) from None
@@ -73,7 +75,7 @@ class Persistence:
         if not isinstance(problem, RemoteError) or isinstance(problem, Missing):
             return problem  # that one file is absent says nothing about the others
         if isinstance(problem, Passing):
-            problem = Passing(f"{problem}, {tries} times")
+            problem = Passing(f"{problem}, {tries} time{'s' * (tries > 1)}")
         with self._lock:
             self._failures += 1
             many = self._failures >= self.patience.most_failures

@@ -11,13 +11,21 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from thresher.errors import UserError
 from thresher.sources.places import protocol, shown
 from thresher.sources.read_error import ReadError
-from thresher.sources.remote.base import CHANGED, Found, Store, run_async
+from thresher.sources.remote.base import (
+    CHANGED,
+    FILE_CHANGED,
+    Found,
+    Listed,
+    Store,
+    run_async,
+    version_number,
+)
 from thresher.sources.remote.errors import Passing, missing_package
 from thresher.sources.remote.http import HttpStore
 from thresher.sources.remote.retry import Patience, Persistence
@@ -91,7 +99,12 @@ class FsspecStore:
 
         def attempt() -> bytes:
             if self._kind in ("s3", "s3a"):
-                data = self._read_s3(url, start, end, found)
+                data = self._read_s3(
+                    url,
+                    lambda version: not found.version or version == found.version,
+                    CHANGED,
+                    Range=f"bytes={start}-{end - 1}",
+                )
             else:
                 data = self._run("cat_file", url, start=start, end=end)
             if len(data) == end - start:
@@ -103,8 +116,10 @@ class FsspecStore:
 
         return self._persistence.call(attempt, url)
 
-    def _read_s3(self, url: str, start: int, end: int, found: Found) -> bytes:
-        """A range, of the object that was found alone.
+    def _read_s3(
+        self, url: str, is_same: Callable[[str], bool], changed: str, **options: str
+    ) -> bytes:
+        """An object or a range of it, if it is the one that is meant; else ``changed`` is raised.
 
         fsspec's own call keeps the ETag of the answer to itself, and to ask before or after leaves
         time for another object to take its place.
@@ -113,24 +128,38 @@ class FsspecStore:
 
         async def fetch() -> bytes:
             try:
-                answer = await self._files._call_s3(
-                    "get_object", Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}"
-                )
+                answer = await self._files._call_s3("get_object", Bucket=bucket, Key=key, **options)
             except OSError as error:
                 if error.errno == errno.EINVAL and "range" in str(error).lower():
-                    raise ReadError(CHANGED) from None  # it has become shorter
+                    raise ReadError(changed) from None  # it has become shorter
                 raise
             with contextlib.closing(answer["Body"]) as body:
-                if found.version and _version(answer) != found.version:
-                    raise ReadError(CHANGED)
+                if not is_same(_version(answer)):
+                    raise ReadError(changed)
                 return bytes(await body.read())
 
         seconds = self._persistence.patience.read_seconds
         return bytes(run_async(self._files, fetch, seconds=seconds))
 
-    def read_whole(self, url: str) -> bytes:
+    def read_whole(self, url: str, listed: Listed | None = None) -> bytes:
         """See ``Store``."""
-        return bytes(self._call("cat_file", url))
+
+        def is_same(version: str) -> bool:
+            return listed is None or version_number(version) == listed.version
+
+        def attempt() -> bytes:
+            if listed is not None and self._kind in ("s3", "s3a"):
+                data = self._read_s3(url, is_same, FILE_CHANGED)
+            else:
+                data = bytes(self._run("cat_file", url))
+            if listed is None or len(data) == listed.size:
+                return data
+            now = self._run("info", url)
+            if now.get("size") != listed.size or not is_same(_version(now)):
+                raise ReadError(FILE_CHANGED)
+            raise Passing(f"{len(data)} of {listed.size} bytes came")
+
+        return self._persistence.call(attempt, url)
 
     def stream(self, url: str) -> Iterator[bytes]:
         """See ``Store``."""
