@@ -80,7 +80,8 @@ class TrainConfig(DataOptions):
     peer_timeout: float = option(600.0, "Seconds to wait for a process that is missing or stalls.")
     threads: int | None = option(None, "Threads that decode images, per process.")
     decoder: Decoder = option(
-        "auto", "Those threads decode themselves, or each in a process; auto: these beyond 16."
+        "auto",
+        "Those threads decode, all of them, or each in a process; auto: what a trial finds best.",
     )
     cache: Cache = option(
         "auto", "Keep decoded images: none, host, device (a GPU), or auto: in memory if they fit."

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import operator
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +15,11 @@ from PIL import Image
 
 from tests.conftest import encode
 from thresher.errors import UserError
+from thresher.loader.choice import Choice
+from thresher.loader.make import Maker
 from thresher.loader.pipeline import Loader
+from thresher.loader.pool import Pool
+from thresher.loader.trial import Samples
 
 COLOURS = [(i * 20, 255 - i * 20, i * 7 % 256) for i in range(10)]
 IMAGES = [encode(Image.new("RGB", (12, 8), colour), "PNG") for colour in COLOURS]
@@ -166,6 +174,126 @@ def test_lost_access_ends_the_run_at_once_and_marks_no_image(cache: str) -> None
         "The credentials have expired. This happened at the image with the id 2 (2.png in a.tar)."
     )
     assert loader.unreadable == {}
+
+
+def test_an_error_beside_a_stalled_server_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first image of a batch never comes; one of the next batch tells what is the matter."""
+    answer = threading.Event()
+
+    def read(index: int) -> bytes:
+        if index == 3:
+            answer.wait(100)
+        if index == 9:
+            raise UserError("The credentials have expired.")
+        return IMAGES[index]
+
+    loader = make(read, threads=2, place="{}.png in a.tar".format)
+    started = time.perf_counter()
+    with pytest.raises(UserError, match=r"expired\. This happened at the image with the id 9"):
+        list(loader.batches(0, PLAN))
+    loader.close()
+    assert time.perf_counter() - started < 10
+    answer.set()
+
+
+STALLED = """
+import threading
+import numpy as np
+from thresher.loader.choice import Choice
+from thresher.loader.make import Maker
+from thresher.loader.pipeline import Loader
+from thresher.loader.pool import Pool
+from thresher.loader.trial import Samples
+def read(index):
+    if index == 0:
+        threading.Event().wait()
+    raise RuntimeError("the server is gone")
+loader = Loader(read, np.arange(8), np.zeros(8), size=8, framing="whole", threads=3, cache="none")
+try:
+    list(loader.batches(0, np.arange(8).reshape(2, 4)))
+finally:
+    loader.close()
+"""
+
+
+def test_a_stalled_read_does_not_keep_the_process() -> None:
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", STALLED], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("This happened at the image with the id 1.")
+    assert "the server is gone" in done.stderr
+    assert time.perf_counter() - started < 30  # most of it to import PyTorch on a busy machine
+
+
+@pytest.mark.parametrize("cache", ["none", "host"])
+@pytest.mark.parametrize("framing", ["whole", "random_crop"])
+def test_a_trial_changes_no_batch_and_marks_nothing(
+    framing: str, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the trial meets and chooses, batches and reasons are those of the user's word."""
+    monkeypatch.setattr("thresher.loader.choice.FEWEST", 1)
+    monkeypatch.setattr("thresher.loader.trial._TRIAL_SECONDS", 0.05)
+    noise = np.random.default_rng(0).integers(0, 255, (10, 20, 30, 3), dtype=np.uint8)
+    images = [encode(Image.fromarray(pixels), "PNG") for pixels in noise]
+    images[1] = images[1][:-100]
+
+    def read(index: int) -> bytes:
+        if index == 4:
+            raise OSError("file vanished")
+        return images[index]
+
+    served = []
+    for decoder in ("threads", "auto"):
+        loader = make(read, decoder=decoder, threads=4, framing=framing, cache=cache)
+        batches = [batch for epoch in range(2) for batch in loader.batches(epoch, PLAN)]
+        loader.close()
+        served.append([(b.canvas.tolist(), b.valid.tolist(), b.ids.tolist()) for b in batches])
+        assert sorted(loader.unreadable) == [1, 4]
+        assert loader.unreadable[4] == "file vanished"
+    assert served[0] == served[1]
+
+
+def test_an_error_of_ours_met_in_a_trial_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thresher.loader.choice.FEWEST", 1)
+
+    def read(index: int) -> bytes:
+        raise UserError("The credentials have expired.")
+
+    loader = make(read, threads=4)
+    with pytest.raises(UserError, match=r"expired\. This happened at the image with the id 3"):
+        list(loader.batches(0, PLAN))
+    loader.close()
+    assert loader.unreadable == {}
+
+
+@pytest.mark.parametrize("decoder", ["threads", "processes"])
+def test_what_the_user_says_is_not_tried(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("thresher.loader.pipeline.choose", never)
+    loader = make(partial(operator.getitem, IMAGES), decoder=decoder, threads=3)
+    assert len(list(loader.batches(0, PLAN))) == 4
+    assert loader._pool.size == 3
+    loader.close()
+
+
+def test_what_is_kept_already_needs_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def choose(pool: Pool, maker: Maker, samples: Samples, side: int, num: int) -> Choice:
+        tried.extend(sample for sample, _ in samples)
+        return Choice(1)
+
+    monkeypatch.setattr("thresher.loader.pipeline.choose", choose)
+    loader = make(threads=3, cache="host")
+    for epoch in range(2):
+        list(loader.batches(epoch, PLAN))
+    assert tried == [3, 1, 4]  # those of the first batch, once
+    assert loader._pool.size == 1
+    loader.close()
 
 
 def test_leaving_early_and_closing_leaves_no_thread() -> None:

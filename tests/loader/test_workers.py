@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -16,7 +17,10 @@ import torch
 from PIL import Image
 
 from thresher.errors import UserError
+from thresher.loader.make import Maker
 from thresher.loader.pipeline import Loader
+from thresher.loader.trial import Trial
+from thresher.loader.workers import affordable
 from thresher.sources.detect import open_source
 from thresher.sources.read import Reader
 
@@ -101,13 +105,72 @@ def test_what_cannot_be_sent_to_a_process_is_refused() -> None:
                decoder="processes")  # fmt: skip
 
 
-def test_auto_takes_processes_for_more_threads_than_an_interpreter_feeds(folder: Path) -> None:
+def test_auto_takes_processes_for_more_threads_than_an_interpreter_feeds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """For photographs, whose threads do not get into each other's way."""
+    monkeypatch.setattr(Trial, "rates", lambda self, counts: {n: 100.0 * n for n in counts})
+    monkeypatch.setattr("thresher.loader.choice.FEWEST", 1)
+    monkeypatch.setattr("thresher.loader.workers._SHARE", 100)
     reader = Reader(open_source(str(folder)))
     for threads, expected in ((16, False), (17, True)):
         loader = Loader(reader.read, np.arange(10), np.zeros(10), size=8, framing="whole",
                         threads=threads)  # fmt: skip
+        assert loader._workers is None  # nothing is decoded yet
+        next(loader.batches(0, PLAN[:1]))
         assert (loader._workers is not None) == expected
+        assert loader._pool.size == threads
         loader.close()
+    assert capfd.readouterr().err.startswith("note: 17 processes decode the images, since")
+
+
+def test_auto_keeps_to_threads_where_processes_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Trial, "rates", lambda self, counts: {n: 100.0 * n for n in counts})
+    monkeypatch.setattr("thresher.loader.choice.FEWEST", 1)
+    loader = Loader(lambda index: b"no image", np.arange(10), np.zeros(10), size=8,
+                    framing="whole", threads=20)  # fmt: skip
+    assert len(list(loader.batches(0, PLAN))) == 4
+    assert loader._workers is None
+    assert loader._pool.size == 16
+    loader.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_processes_are_taken_unasked_only_where_memory_is_plenty(folder: Path) -> None:
+    maker = Maker(Reader(open_source(str(folder))).read, "whole")
+    assert affordable(maker, 16, 32 * 10**9)
+    assert not affordable(maker, 16, 16 * 10**9)
+    assert not affordable(Maker(lambda index: b"", "whole"), 1, 10**12)
+
+
+def stall(sample: int) -> bytes:
+    """A server that does not answer."""
+    time.sleep(1000)
+    return b""
+
+
+def test_processes_that_stall_are_ended_in_time() -> None:
+    loader = Loader(stall, np.arange(10), np.zeros(10), size=8, framing="whole",
+                    decoder="processes", threads=3)  # fmt: skip
+    batches = loader.batches(0, PLAN)
+
+    def wait() -> None:
+        with contextlib.suppress(UserError):  # of the process that was ended
+            next(batches)
+
+    threading.Thread(target=wait, daemon=True).start()
+    deadline = time.monotonic() + 60
+    while len(children()) < 3 or not all(
+        worker.progress[0] >= 0 for worker in loader._workers._all
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    started = time.monotonic()
+    loader.close()
+    assert time.monotonic() - started < 10
+    assert children() == []
 
 
 ENDLESS = """

@@ -105,7 +105,8 @@ def _decode_with_pillow(
     with image:
         _refuse_too_large(image.width, image.height)
         with _as_reasons():
-            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            orientation = image.getexif().get(ORIENTATION, 1)
+        turned = orientation in (5, 6, 7, 8)
         height, width = (image.width, image.height) if turned else (image.height, image.width)
         box = choose(height, width)
         with _as_reasons():
@@ -113,7 +114,9 @@ def _decode_with_pillow(
                 # Which JPEG alone can do, and no further than this.
                 image.draft(None, (image.width // shrink, image.height // shrink))
             image.load()
-            pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            # Pillow would copy the pixels even of what is upright; a small image feels that.
+            upright = image if orientation == 1 else ImageOps.exif_transpose(image)
+            pixels = np.array(_to_rgb(upright))
     if pixels.shape[:2] != (height, width):
         box = box.scaled(pixels.shape[0] / height, pixels.shape[1] / width)
     return pixels, box
@@ -146,4 +149,4 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         with_alpha = image.convert("RGBA")
         canvas = Image.new("RGBA", with_alpha.size, "white")
         return Image.alpha_composite(canvas, with_alpha).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -22,8 +22,7 @@ _ROWS_OF_CONTEXT = 8
 """Rows below a part that its last rows' colours are interpolated from, and some more."""
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """What a JPEG's header says.
 
     Attributes:
@@ -53,7 +52,7 @@ def read_frame(data: bytes) -> Frame | None:
         if marker in _SIZELESS:
             at += 2
             continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        length = data[at + 2] << 8 | data[at + 3]
         if marker in _FRAMES:
             precision, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
             common = precision == 8 and components in (1, 3) and marker <= 0xC2

@@ -1,16 +1,16 @@
 """Bytes to batches of canvases, ahead of the consumer, in threads.
 
 The chain is: plan -> read -> decode -> canvas -> batch. Reading and decoding release the
-interpreter, so threads do; each writes its pixels straight into the batch's place. With very many
-of them each hands the decoding to a process of its own, see ``workers``.
+interpreter, so threads do; each writes its pixels straight into the batch's place. How many do it
+best, or whether each hands it to a process of its own (``workers``), is found out by a ``trial``.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,14 +21,17 @@ from torch import Tensor
 from thresher.config import Cache, Decoder
 from thresher.errors import UserError
 from thresher.loader import canvas
+from thresher.loader.choice import choose
 from thresher.loader.decode import DecodeError
 from thresher.loader.draws import uniforms
-from thresher.loader.keep import decide
+from thresher.loader.host_batch import HostBatch
+from thresher.loader.keep import decide, free_memory
 from thresher.loader.make import Framing, Maker
 from thresher.loader.planned import Planned, planned
+from thresher.loader.pool import Pool, Work
 from thresher.loader.store import DeviceStore, HostStore, store_side
-from thresher.loader.transfer import to_device
-from thresher.loader.workers import Make, Workers
+from thresher.loader.trial import MOST_SAMPLES
+from thresher.loader.workers import Make, Workers, affordable
 
 __all__ = ["CROP_STREAM", "Framing", "HostBatch", "Loader"]
 
@@ -36,37 +39,15 @@ CROP_STREAM = 0
 _PREFETCH = 3
 _MOST_PER_TASK = 32
 _TASKS_PER_THREAD = 4
-"""Of one batch: few, since every task costs a turn of the interpreter; enough to share evenly."""
-_MOST_THREADS = 16
-"""That ``auto`` lets decode without processes. The interpreter runs one thread at a time, and of a
-photograph's millisecond 4 to 5 % are Python: more than 16 threads would leave the training step
-too little of it."""
+"""Of one batch: few, since every task costs a turn of the interpreter; enough to share evenly. Of a
+process only one: a message takes this one's interpreter as long as a dozen small images in it."""
 _LITTLE = 2**20
 """Bytes of a batch that are copied sooner than a thread wakes up; and one that does takes a core
 from a training step that uses all of them."""
 _CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class HostBatch:
-    """A batch before the device.
-
-    Attributes:
-        positions: int64[B], rows among the loader's samples; places to fill repeat others.
-        ids: int64[B], manifest ids.
-        canvas: uint8[B, 3, S, S], channels last in memory; on the device if images are kept there.
-        labels: int64[B].
-        valid: bool[B], false where a place only fills the shape or could not be decoded.
-    """
-
-    positions: np.ndarray
-    ids: np.ndarray
-    canvas: Tensor
-    labels: np.ndarray
-    valid: np.ndarray
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Job:
     """A batch in the making.
 
@@ -76,14 +57,14 @@ class _Job:
             device store is to keep.
         draws: float32[B, CROP_DRAWS] of random crops.
         copied: kept images are copied to all places, also to those that repeat others.
-        tasks: that are not done yet.
+        work: of the threads.
     """
 
     batch: HostBatch
     squares: Tensor
     draws: np.ndarray | None
     copied: bool
-    tasks: list[Future[None]]
+    work: Work
 
 
 class Loader:
@@ -99,7 +80,8 @@ class Loader:
         min_area: least share of an image that a random crop shows.
         seed: of the crops.
         threads: that decode.
-        decoder: whether the threads decode themselves or each in a process of its own.
+        decoder: whether the threads decode themselves or each in a process of its own; auto: found
+            out, as is how many threads do it best.
         cache: where decoded images may be kept, see ``keep`` and ``store``.
         device: that trains; batches for a GPU lie in pinned memory, for a faster way there.
         processes: that share this machine's memory.
@@ -146,13 +128,14 @@ class Loader:
             else None
         )
         self._is_full = False
-        self._threads = max(1, threads)
         self._maker = Maker(read, framing, min_area)
+        self._made_side = side if self.cache.place != "none" else size
+        self._processes = processes
         self._workers = None
-        if decoder == "processes" or (decoder == "auto" and self._threads > _MOST_THREADS):
-            made = side if self.cache.place != "none" else size
-            self._workers = Workers(self._maker, made, _MOST_PER_TASK, self._name)
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        if decoder == "processes":
+            self._workers = Workers(self._maker, self._made_side, _MOST_PER_TASK, self._name)
+        self._is_settled = decoder != "auto"
+        self._pool = Pool(max(1, threads))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -167,7 +150,8 @@ class Loader:
 
         Raises:
             UserError: no image can be read any more; the message names the sample it was met at.
-            Exception: what else ``read`` raised, if no OSError; a note names the sample.
+            Exception: what else ``read`` raised, if no OSError; a note names the sample. Errors of
+            batches ahead end this one, too: it may wait for what will never come.
         """
         ahead: deque[_Job] = deque()
         store = self._host or self._device
@@ -180,23 +164,21 @@ class Loader:
                     ahead.append(self._submit(step))
                 if not ahead:
                     return
-                job = ahead.popleft()
                 waiting = time.perf_counter()
-                for task in job.tasks:
-                    task.result()
+                self._pool.finish([job.work for job in ahead])
                 self.wait_seconds += time.perf_counter() - waiting
+                job = ahead.popleft()
                 batch = self._finish_on_device(job, self._device) if self._device else job.batch
                 if self.unreadable or not job.copied:
-                    _fill_gaps(batch)
+                    batch.fill_gaps()
                 yield batch
         finally:
             for job in ahead:
-                for task in job.tasks:
-                    task.cancel()
+                job.work.cancel()
 
     def close(self) -> None:
-        """Stop the threads and their processes; tasks that wait are dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Stop the threads and their processes; a read that stalls is not waited for."""
+        self._pool.close()
         if self._workers is not None:
             self._workers.close()
 
@@ -217,19 +199,43 @@ class Loader:
         batch = HostBatch(positions, step.ids, canvases, step.labels, valid)
         as_kept = all_kept and (draws is None or self._device is not None)
         copied = step.has_any and (as_kept or self._device is not None)
-        job = _Job(batch, squares, draws, copied, [])
+        job = _Job(batch, squares, draws, copied, self._pool.start([]))
         if as_kept and squares.nbytes <= _LITTLE:
             self._take_kept(job)
         elif as_kept:
-            job.tasks.append(self._pool.submit(self._take_kept, job))
+            job.work = self._pool.start([partial(self._take_kept, job)])
         else:
-            share = len(valid) // (self._threads * _TASKS_PER_THREAD)
+            if not self._is_settled and not all_kept:
+                self._settle(job)
+            per_thread = _TASKS_PER_THREAD if self._workers is None else 1
+            share = len(valid) // (self._pool.size * per_thread)
             size = min(_MOST_PER_TASK, max(1, share))
-            job.tasks.extend(
-                self._pool.submit(self._make_part, job, slice(at, at + size))
-                for at in range(0, len(valid), size)
-            )
+            parts = [slice(at, at + size) for at in range(0, len(valid), size)]
+            job.work = self._pool.start([partial(self._make_part, job, part) for part in parts])
         return job
+
+    def _settle(self, job: _Job) -> None:
+        """Find out how to decode, with some samples of the first batch that needs it."""
+        self._is_settled = True
+        store = self._host or self._device
+        num = len(self) if store is None else int((~store.filled).sum())
+        places = np.flatnonzero(self._missing(job, slice(None)))[:MOST_SAMPLES]
+        draws = self._draws(job)
+        samples = [
+            (int(job.batch.ids[place]), None if draws is None else draws[place]) for place in places
+        ]
+        choice = choose(self._pool, self._maker, samples, self._made_side, num)
+        free = free_memory() // self._processes
+        if not choice.processes or not affordable(self._maker, self._pool.size, free):
+            self._pool.resize(choice.threads)
+            return
+        self._workers = Workers(self._maker, self._made_side, _MOST_PER_TASK, self._name)
+        print(
+            f"note: {self._pool.size} processes decode the images, since threads would wait for"
+            " each other (--decoder threads keeps to threads)",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _take_kept(self, job: _Job) -> None:
         """All images of a batch are kept, and as whole canvases if on the host."""
@@ -243,6 +249,8 @@ class Loader:
         batch = job.batch
         make = self._maker if self._workers is None else self._made(job, part, self._workers)
         for place in range(part.start, min(part.stop, len(batch.ids))):
+            if job.work.is_cancelled:
+                return
             if not batch.valid[place]:
                 continue
             sample, position = int(batch.ids[place]), int(batch.positions[place])
@@ -265,13 +273,22 @@ class Loader:
                 raise
 
     def _made(self, job: _Job, part: slice, workers: Workers) -> Make:
-        """Let this thread's process decode what is not kept yet and not known to be unreadable."""
+        """Let this thread's process decode what is missing."""
+        wanted, draws = self._missing(job, part), self._draws(job)
+        ids = job.batch.ids[part][wanted]
+        return workers.make(ids, None if draws is None else draws[part][wanted])
+
+    def _draws(self, job: _Job) -> np.ndarray | None:
+        """What a maker needs of them: nothing where whole images are kept and cropped later."""
+        return job.draws if self._host is None and self._device is None else None
+
+    def _missing(self, job: _Job, part: slice) -> np.ndarray:
+        """Which places are to be decoded: neither kept nor known to be unreadable."""
         batch, store = job.batch, self._host or self._device
-        wanted = batch.valid[part] & ~np.isin(batch.ids[part], list(self.unreadable))
+        missing = batch.valid[part] & ~np.isin(batch.ids[part], list(self.unreadable))
         if store is not None:
-            wanted &= ~store.filled[batch.positions[part]]
-        draws = None if job.draws is None or store is not None else job.draws[part][wanted]
-        return workers.make(batch.ids[part][wanted], draws)
+            missing &= ~store.filled[batch.positions[part]]
+        return missing
 
     def _make_one(
         self, make: Make, sample: int, position: int, draws: np.ndarray | None, out: np.ndarray
@@ -312,23 +329,3 @@ class Loader:
             whole = len(new) == len(positions)  # as they lie, in pinned memory
             store.put(positions[new], job.squares if whole else job.squares[torch.from_numpy(new)])
         return replace(job.batch, canvas=store.canvases(positions, self.size, job.draws))
-
-
-def _fill_gaps(batch: HostBatch) -> None:
-    """Repeat valid samples in the places that are not, so that batch statistics stay sane."""
-    gaps = np.flatnonzero(~batch.valid)
-    if len(gaps) == 0:
-        return
-    good = np.flatnonzero(batch.valid)
-    if len(good) == 0:
-        batch.canvas.zero_()
-        return
-    source = np.resize(good, len(gaps))
-    squares = batch.canvas.permute(0, 2, 3, 1)  # each in one piece, which copies faster
-    squares.index_copy_(
-        0,
-        to_device(gaps, squares.device),
-        squares.index_select(0, to_device(source, squares.device)),
-    )
-    for column in (batch.positions, batch.ids, batch.labels):
-        column[gaps] = column[source]

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import IO
@@ -28,10 +29,31 @@ from thresher.loader.make import Maker
 
 PROGRESS_BYTES = 8
 """At the start of the shared memory: the id of the sample that the worker is busy with."""
-_END_SECONDS = 5.0
+_END_SECONDS = 3.0
+_OWN_BYTES = 400 * 10**6
+"""Of a process, mostly PyTorch."""
+_COPIES = 2
+"""Of what it is sent: the bytes, and what is made of them."""
+_SHARE = 0.25
+"""Of the free memory."""
 
 Make = Callable[[int, np.ndarray | None, np.ndarray], tuple[int, int]]
 """As ``Maker.__call__``."""
+
+
+def affordable(maker: Maker, num: int, num_bytes: int) -> bool:
+    """Whether so many processes may be had without having been asked for.
+
+    Args:
+        maker: what they would run.
+        num: of processes.
+        num_bytes: of free memory. Each copies what the maker knows, such as a manifest.
+    """
+    try:
+        copied = len(pickle.dumps(maker))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return num * (_OWN_BYTES + _COPIES * copied) <= num_bytes * _SHARE
 
 
 class Workers:
@@ -95,8 +117,9 @@ class Workers:
             workers, self._all = self._all, []
         for worker in workers:
             worker.connection.close()
+        until = time.monotonic() + _END_SECONDS  # of all; each may wait for the same server
         for worker in workers:
-            worker.end()
+            worker.end(max(0.0, until - time.monotonic()))
 
     def _worker(self) -> _Worker:
         worker: _Worker | None = getattr(self._mine, "worker", None)
@@ -143,11 +166,11 @@ class _Worker:
             self.connection.send_bytes(maker)
             self.connection.send(tuple(shape))
 
-    def end(self) -> int:
+    def end(self, seconds: float = _END_SECONDS) -> int:
         """See that it has ended, and how: its exit code, negative for a signal."""
         self.connection.close()
         try:
-            return self.process.wait(timeout=_END_SECONDS)
+            return self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
