@@ -77,7 +77,8 @@ def restore(
     if as_saved:
         stems += [f"rank-{runtime.rank}", f"ledger-{runtime.group.rank}"]
     else:
-        stems += [f"{kind}-{rank}" for kind in ("rank", "ledger") for rank in range(size)]
+        stems += [f"rank-{rank}" for rank in range(world_size)]
+        stems += [f"ledger-{rank}" for rank in range(size)]
     _agree_that_readable(path, meta, stems, runtime)
     for index, learner in learners.items():
         learner.load_state_dict(load_part(path, f"network-{index}"))
@@ -90,10 +91,10 @@ def restore(
         return
     gather_rows(ledger, (load_part(path, f"ledger-{rank}") for rank in range(size)))
     mine = set(loader.ids.tolist())
-    for rank in range(size):
+    for rank in range(world_size):  # of twins, too, each has met what it could not read
         other = load_part(path, f"rank-{rank}")
         loader.unreadable.update({i: why for i, why in other["unreadable"].items() if i in mine})
-        if runtime.group.rank == 0:  # an epoch's sums are added up over the ranks in the end
+        if rank < size and runtime.group.rank == 0:  # an epoch's sums are added up over the ranks in the end
             meter.add_state(other["meter"])
 
 
