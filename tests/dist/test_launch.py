@@ -183,6 +183,8 @@ def test_the_document_says_what_is_tested_here() -> None:
     for line in SCRIPT.read_text().splitlines():
         if line.startswith("#SBATCH") and not line.endswith(("=thresher", ".log")):
             assert f"`{line.removeprefix('#SBATCH ')}`" in text, line
+        if line.startswith("srun "):
+            assert f"`{line.partition(' thresher')[0]} …`" in text, line
 
 
 def test_a_preempted_batch_job_saves_itself_and_goes_on(data: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import write_classes
 from tests.dist.runs import free_port, rank, sentences, thresher
+from thresher.train.facts import versions
 
 COMMON = (
     "--method", "ce", "--epochs", "1", "--batch-size", "12", "--val-share", "0",
@@ -37,9 +38,12 @@ def port() -> int:
          "--resume is True on rank 1, but False on rank 0"),
         ([], "import thresher; thresher.__version__ = '0.0.9'",
          "the version of thresher is '0.0.9' on rank 1, but"),
+        ([], "import importlib.metadata as m; true = m.version;"
+         " m.version = lambda name: '0.1' if name == 'simplejpeg' else true(name)",
+         "the version of simplejpeg is '0.1' on rank 1, but"),
         (["--data", "/no/such/place"], "", "rank 1: "),
     ],
-    ids=["setting", "data", "resume", "version", "missing data"],
+    ids=["setting", "data", "resume", "version", "version of what decodes", "missing data"],
 )  # fmt: skip
 def test_ranks_that_differ_are_refused_by_name(
     change: list[str], code: str, sentence: str, data: Path, tmp_path: Path, port: int
@@ -55,6 +59,10 @@ def test_ranks_that_differ_are_refused_by_name(
     assert len(said) == 1, said
     assert sentence in said[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_versions_of_all_that_shapes_pixels_are_compared() -> None:
+    assert {"thresher", "torch", "timm", "numpy", "pillow", "simplejpeg"} <= versions().keys()
 
 
 def test_a_changed_label_is_noticed(data: Path, tmp_path: Path, port: int) -> None:

@@ -17,12 +17,21 @@ METRICS = EpochMetrics(
 
 
 def test_a_line_names_a_wait_that_is_worth_it() -> None:
-    display = Display(Console(quiet=True), 1, "nothing", active=False)
+    display = Display(Console(quiet=True), 1, "nothing", keeps=False, active=False)
     assert "bound" not in display.figures(METRICS)
     data = dataclasses.replace(METRICS, data_wait_share=0.5)
     assert "bound by data 50% (try thresher pack" in display.figures(data)
     exchange = dataclasses.replace(METRICS, exchange_wait_share=0.3)
     assert "bound by communication 30%" in display.figures(exchange)
+
+
+def test_a_wait_that_will_end_needs_no_advice() -> None:
+    display = Display(Console(quiet=True), 1, "nothing", keeps=True, active=False)
+    display.on_start(3)
+    waits = dataclasses.replace(METRICS, data_wait_share=0.5, epochs=9)
+    line = display.figures(dataclasses.replace(waits, epoch=4))
+    assert "bound by data 50% (in this epoch, in which images are decoded to be kept)" in line
+    assert "try thresher pack" in display.figures(dataclasses.replace(waits, epoch=5))
 
 
 def test_waits_go_on_after_a_resume_and_never_shrink() -> None:

@@ -62,7 +62,13 @@ def on_images(config: TrainConfig, options: Any, runtime: Runtime) -> Work:
         UserError: images or options that cannot be used.
     """
     data = open_training_data(dataclasses.replace(config, val=None, val_share=0.0))
-    facts = Facts(len(data.train.ids), data.median_side, runtime.device.type, runtime.cores)
+    facts = Facts(
+        len(data.train.ids),
+        data.median_side,
+        runtime.device.type,
+        runtime.cores,
+        shares=runtime.group.size * config.accumulate,
+    )
     resolved = _unsaved(resolve(config, facts))
     method = build.build_method(resolved, options, data)
     feed = build.build_feeds(resolved, data, method, runtime)

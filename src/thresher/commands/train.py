@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
 from rich.console import Console
 
 from thresher import ranks
 from thresher.audit.run import audit
 from thresher.config import TrainConfig
-from thresher.dist.environment import check_devices, restarts, was_launched
+from thresher.dist.environment import check_devices, launched_at, restarts, was_launched
 from thresher.dist.errors import PEERS_LOST, PeersLostError
 from thresher.dist.launch import launch
 from thresher.errors import UserError
@@ -24,7 +22,7 @@ from thresher.files import refuse_inside
 from thresher.methods import all_methods, resolve_name
 from thresher.options import Parser, values_of
 from thresher.sources.manifest import Manifest
-from thresher.sources.places import plain
+from thresher.sources.places import folder_name, plain
 from thresher.sources.read import Reader
 from thresher.train.interrupt import Interrupted
 from thresher.train.progress import duration
@@ -50,7 +48,7 @@ def run(words: Sequence[str]) -> int:
         raise UserError(
             "A run that may be started again needs --out: its directory, to go on from there."
         )
-    if count and out is not None and not given["resume"] and _began(out, given["overwrite"]):
+    if count and out is not None and not given["resume"] and _began(out):
         # The launcher started all processes again after one failed.
         given = parser.parse(["--config", str(RunDir(out).config), *words])
         given["resume"], given["overwrite"] = True, False
@@ -116,13 +114,10 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _began(out: Path, overwrite: bool) -> bool:
-    """Whether the run in ``out`` is the one that this launch began, not one to be replaced."""
+def _began(out: Path) -> bool:
+    """Whether the run in ``out`` is the one that this launch began, not an older one."""
     run = RunDir(out)
-    if not run.holds_run:
-        return False
-    launched = psutil.Process(os.getppid()).create_time()
-    return not overwrite or run.config.stat().st_mtime >= launched
+    return run.holds_run and run.config.stat().st_mtime >= launched_at()
 
 
 def _parser() -> Parser:
@@ -144,5 +139,5 @@ def _parser() -> Parser:
 
 
 def _default_out(config: TrainConfig) -> Path:
-    stem = re.sub(r"[^\w-]+", "-", Path(config.data).stem or "data").strip("-")
-    return Path("runs") / f"{stem}-{config.method}-{time.strftime('%Y%m%d-%H%M%S')}"
+    started = time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{folder_name(config.data)}-{config.method}-{started}"

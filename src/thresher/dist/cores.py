@@ -65,6 +65,12 @@ def ranks_here(mine: Binding, everyone: Sequence[Binding]) -> int:
     return sum(1 for other in everyone if other.machine == mine.machine)
 
 
+def first_here_but_0(mine: Binding, everyone: Sequence[Binding]) -> int | None:
+    """The lowest of the ranks on this machine, the first of all left out; None if it is alone."""
+    here = [rank for rank, other in enumerate(everyone) if other.machine == mine.machine]
+    return next((rank for rank in here if rank > 0), None)
+
+
 def _machine() -> str:
     """The number that Linux draws when it starts, else the machine's name.
 

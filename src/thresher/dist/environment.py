@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import psutil
 from lightning_fabric.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -30,6 +31,8 @@ _LOCAL_SIZE_VARIABLES = (
 )  # fmt: skip
 _MPI_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
 _PYTORCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+RESTART_COUNT, MAX_RESTARTS = "THRESHER_RESTART_COUNT", "THRESHER_MAX_RESTARTS"
+"""What ``--devices`` tells its processes, as torchrun does by variables of its own."""
 _NAMES = {
     "torchrun": "torchrun", "mpi": "MPI", "slurm": "srun", "lsf": "jsrun",
     "pytorch": "the launcher that set WORLD_SIZE",
@@ -68,6 +71,14 @@ def surroundings() -> Surroundings:
 def was_launched() -> bool:
     """Whether a launcher started this process, perhaps as the only one."""
     return _launcher(os.environ) is not None
+
+
+def has_launcher(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a program started this process that stays for as long as its processes do.
+
+    Where PyTorch's variables were set by hand it was a shell, which may end before them.
+    """
+    return _launcher(environment) not in (None, "pytorch")
 
 
 def check_devices(devices: int, environment: Mapping[str, str] = os.environ) -> None:
@@ -112,12 +123,30 @@ def local_size(environment: Mapping[str, str], world_size: int) -> int:
     return counts[min(node, len(counts) - 1)]
 
 
-def restarts() -> tuple[int, int]:
-    """(how often the launcher has restarted this process, how often it may)."""
-    return (
-        int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
-        int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")),
+def restarts(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """(how often ``--devices`` or torchrun has restarted this process, how often it may)."""
+    ours = MAX_RESTARTS in environment
+    count, most = (
+        (RESTART_COUNT, MAX_RESTARTS)
+        if ours
+        else ("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS")
     )
+    return int(environment.get(count, "0")), int(environment.get(most, "0"))
+
+
+def launched_at() -> float:
+    """When torchrun, or ``thresher`` with ``--devices``, began: seconds since 1970.
+
+    A script between it and this process is started again with this process.
+    """
+    for ancestor in psutil.Process().parents():
+        try:
+            started_by_it = "TORCHELASTIC_RUN_ID" in ancestor.environ()
+        except psutil.Error:  # of another user's, such as a container's first process
+            started_by_it = False
+        if not started_by_it:
+            return ancestor.create_time()
+    return 0.0
 
 
 def _launcher(environment: Mapping[str, str]) -> str | None:
@@ -127,12 +156,26 @@ def _launcher(environment: Mapping[str, str]) -> str | None:
     if any(name in environment for name in _MPI_VARIABLES):
         return "mpi"
     # A batch script's own shell has Slurm's variables too; only srun starts a step with tasks.
+    # The job's name, by which Fabric goes, is "interactive" for all that runs inside salloc.
     is_task = "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment
-    if is_task and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+    if is_task and not ("SLURM_PTY_PORT" in environment and _is_typed()):
         return "slurm"
     if "LSB_JOBID" in environment and "JSM_NAMESPACE_RANK" in environment:
         return "lsf"
     return "pytorch" if all(environment.get(name) for name in _PYTORCH_VARIABLES) else None
+
+
+def _is_typed() -> bool:
+    """Whether a person typed this command into a shell that is a task of Slurm's: ``srun --pty``.
+
+    What such a shell starts with srun keeps its variables, but has no terminal; what
+    ``srun --pty thresher`` starts has one, but no shell.
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+        return not psutil.Process(os.getppid()).name().startswith("slurmstepd")
+    except (OSError, psutil.Error):
+        return False
 
 
 def _cluster(environment: Mapping[str, str]) -> ClusterEnvironment | None:
@@ -205,4 +248,6 @@ def _slurm(environment: Mapping[str, str]) -> ClusterEnvironment:
     os.environ["SLURM_NTASKS_PER_NODE"] = str(local_size(environment, tasks))
     if environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES")) == "1":
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")  # its own name may not resolve
+    if environment.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        os.environ["SLURM_JOB_NAME"] = "thresher"  # else Fabric doubts that srun was used
     return SLURMEnvironment(auto_requeue=False)

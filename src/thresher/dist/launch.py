@@ -13,8 +13,12 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from thresher.dist.environment import MAX_RESTARTS, RESTART_COUNT
+
 _GRACE_SECONDS = "60"
 """For saving after a signal, before a process is killed; PyTorch's own variable overrides it."""
+_USER_ERROR = 2
+"""What a process ends with after a mistake of the user's; another try would make it again."""
 
 
 def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
@@ -23,7 +27,7 @@ def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
     Args:
         words: the command line.
         processes: how many, on this machine.
-        max_restarts: how often all are started again when one fails.
+        max_restarts: how often all are started again when one fails, unless by a user's mistake.
 
     Returns:
         The exit code of the process that failed first, 0 if none did.
@@ -32,6 +36,30 @@ def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
     # The agent sets 1 otherwise, with a warning; each rank works out its share of the cores itself.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _GRACE_SECONDS)
+    signals = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # started with nohup
+        signals.remove("SIGHUP")
+    try:
+        # The agent would start again after any failure: each try gets one that does not.
+        for count in range(max_restarts + 1):
+            os.environ[RESTART_COUNT], os.environ[MAX_RESTARTS] = str(count), str(max_restarts)
+            failed = _try(words, processes, ",".join(signals))
+            if failed is None:
+                return 0
+            if _USER_ERROR in (failure.exitcode for failure in failed.failures.values()):
+                return _USER_ERROR
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
+    assert failed is not None
+    return _explain(failed)
+
+
+def _try(words: Sequence[str], processes: int, signals: str) -> ChildFailedError | None:
+    """Run them once; what failed first, None if nothing did.
+
+    Raises:
+        SignalException: this process was asked to stop.
+    """
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -39,23 +67,28 @@ def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
-        max_restarts=max_restarts,
+        max_restarts=0,
         monitor_interval=0.2,
         local_addr="127.0.0.1",
+        signals_to_handle=signals,
     )
     try:
         elastic_launch(config, sys.executable)("-u", "-m", "thresher", *words)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        code = failure.exitcode
-        if code < 0:  # it had no time to say anything, and perhaps the others had none either
-            why = ", as when the machine's memory runs out" if -code == signal.SIGKILL else ""
-            print(
-                f"thresher: rank {rank} was ended by {signal.Signals(-code).name}{why}. Everything"
-                " saved so far is whole; go on with --resume.",
-                file=sys.stderr,
-            )
-        return 128 - code if code < 0 else code
-    except SignalException as stopped:
-        return 128 + int(stopped.sigval)
-    return 0
+        return error
+    return None
+
+
+def _explain(error: ChildFailedError) -> int:
+    """Its exit code, and a sentence for a process that had no time to say one."""
+    rank, failure = error.get_first_failure()
+    code = failure.exitcode
+    if code >= 0:
+        return code
+    why = ", as when the machine's memory runs out" if -code == signal.SIGKILL else ""
+    print(  # perhaps the others had no time either
+        f"thresher: rank {rank} was ended by {signal.Signals(-code).name}{why}. Everything saved so"
+        " far is whole; go on with --resume.",
+        file=sys.stderr,
+    )
+    return 128 - code

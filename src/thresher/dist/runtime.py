@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from thresher.config import Compression, Placement, Precision
 from thresher.dist.agree import RanksDifferError, first_difference, join_errors
 from thresher.dist.batchnorm import share_statistics
-from thresher.dist.cores import binding, is_crowded, ranks_here, share_of_cores
-from thresher.dist.environment import Surroundings, surroundings
+from thresher.dist.cores import binding, first_here_but_0, is_crowded, ranks_here, share_of_cores
+from thresher.dist.environment import Surroundings, has_launcher, surroundings
 from thresher.dist.errors import PeersLostError, name_lost_peers
 from thresher.dist.gradients import Exchange
 from thresher.dist.group import Group, Pending, Twin
 from thresher.dist.idle import find_idle
 from thresher.dist.memory import keep_memory
 from thresher.dist.start import check_accelerator, join, make_fabric, set_timeout
-from thresher.dist.store import HashStore, Store, TCPStore
+from thresher.dist.store import HashStore, Store, TCPStore, within
 from thresher.dist.watch import Watch
 from thresher.errors import UserError
 
@@ -104,6 +104,7 @@ class Runtime:
                 everyone = self.gather(mine)
                 self.cores = share_of_cores(mine, everyone)
                 self.local_size = ranks_here(mine, everyone)
+                self._is_deputy = self.rank == first_here_but_0(mine, everyone)
                 # Of one mind: the ranks' buckets must be the same.
                 crowded = any(self.gather(is_crowded(mine, everyone)))
                 self._starts_early = kind == "cpu" and not crowded
@@ -276,14 +277,26 @@ class Runtime:
         if self.world_size == 1:
             return self._store
         host, port = self._store_place
-        return TCPStore(host, port, is_master=False, timeout=self._patience)
+        return within(
+            self._peer_timeout,
+            lambda: TCPStore(host, port, is_master=False, timeout=self._patience),
+        )
 
     def watch(self, orphaned: Callable[[], None]) -> None:
-        """Begin to look out for ranks that stall; ``tick`` tells that this one does not."""
+        """Begin to look out for ranks that stall; ``tick`` tells that this one does not.
+
+        Args:
+            orphaned: called once when the launcher that started this process is gone.
+        """
         self.stop_watching()
         if self.world_size > 1:
             self._watch = Watch(
-                self.connect, self.rank, self.world_size, self._peer_timeout, orphaned=orphaned
+                self.connect,
+                self.rank,
+                self.world_size,
+                self._peer_timeout,
+                orphaned=orphaned if has_launcher() else None,
+                deputy=self._is_deputy,
             )
 
     def tick(self, *, alike: bool = True) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -15,8 +20,20 @@ from thresher.models.factory import data_config
 def write_weights(model: nn.Module, path: Path) -> None:
     """Write a .safetensors file with timm's names."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with write_atomically(path) as temporary:
+    with write_atomically(path) as temporary, _errors_of_the_system():
         save_file(state, temporary, metadata={"format": "pt"})
+
+
+@contextlib.contextmanager
+def _errors_of_the_system() -> Iterator[None]:
+    """Raise what a full disk raises elsewhere: safetensors has an error of its own for it."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
 
 
 def write_timm_config(

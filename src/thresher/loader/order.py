@@ -129,3 +129,27 @@ class Order:
         numbers = np.arange(self.rank, self.rounds * self.num_homes, self.world_size)
         random = keys(self.seed, epoch, numbers, _SHUFFLE_STREAM).reshape(self.rounds, own).T
         return np.take_along_axis(rows, np.argsort(random, axis=1), axis=1)
+
+
+@dataclass(frozen=True)
+class Dealt(Order):
+    """An order of one process whose batches are dealt out to several, as cards are.
+
+    For samples that nobody owns: every process must be able to read all of them. Any number of
+    processes takes part in the same batches, of any size; the shares differ by one at most, and
+    places that stay empty make up for it.
+
+    Args:
+        place: whose share ``epoch`` returns, 0 to ``players`` - 1.
+        players: among whom each batch is dealt out.
+    """
+
+    place: int = 0
+    players: int = 1
+
+    def positions(self, epoch: int) -> np.ndarray:
+        """int64[steps, ceil(batch_size / players)], -1 where a place is empty."""
+        whole = super().positions(epoch)
+        missing = -whole.shape[1] % self.players
+        padded = np.pad(whole, ((0, 0), (0, missing)), constant_values=-1)
+        return np.ascontiguousarray(padded[:, self.place :: self.players])

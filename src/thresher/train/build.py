@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from thresher.errors import UserError
 from thresher.ledger.ledger import Ledger
 from thresher.loader.augment import Augmentation
 from thresher.loader.feed import Feed
-from thresher.loader.order import Order, choose_num_homes
+from thresher.loader.order import Dealt, Order, choose_num_homes
 from thresher.loader.pipeline import Framing, Loader
 from thresher.methods import all_methods
 from thresher.methods.base import Method, Task
@@ -25,10 +26,13 @@ from thresher.models.factory import create_model, data_config
 from thresher.train.data import ImageSet, TrainData
 from thresher.train.evaluate import Score, score
 from thresher.train.learner import Learner, MakeLearner
+from thresher.train.resolve import evenly
 from thresher.train.team import Team
 from thresher.types import View
 
 _EVALUATION_BATCH = 500
+_COMMON_SIZES = (2, 3, 4)
+"""Numbers of processes that a run may go on with, if its batch is a multiple of all of them."""
 _SHIFTS_PER_SIDE = 14
 """Small images move by at most this part of their side: 2 pixels of 28 or 32."""
 
@@ -93,8 +97,6 @@ def build_feed(
     images: ImageSet,
     views: tuple[View, ...],
     runtime: Runtime,
-    batch_size: int,
-    parts: int = 1,
     clean: Feed | None = None,
 ) -> Feed:
     """Batches of this rank's share of an image set.
@@ -110,6 +112,7 @@ def build_feed(
             f"{group.size} processes cannot share {len(images.ids):,} samples evenly: they live in"
             f" {homes} homes. Start {fitting[-1]} processes, or another divisor of {homes}."
         )
+    batch_size, parts = config.batch_size, config.accumulate
     if batch_size % (group.size * parts):
         in_parts = f" in {parts} parts" if parts > 1 else ""
         raise UserError(
@@ -137,17 +140,72 @@ def build_feed(
     )
 
 
-def build_feeds(config: ResolvedConfig, data: TrainData, method: Method, runtime: Runtime) -> Feed:
-    """The training feed, with the clean feed inside it where there is one."""
+def build_feeds(
+    config: ResolvedConfig,
+    data: TrainData,
+    method: Method,
+    runtime: Runtime,
+    *,
+    resume: bool = False,
+) -> Feed:
+    """The training feed, with the clean feed inside it where there is one.
+
+    Raises:
+        UserError: see ``build_feed``; ``resume`` tells that the batch size cannot be changed.
+    """
+    if resume:
+        _require_even_again(config, runtime)
     clean = None
     if data.clean is not None:
-        # A quarter of the batch: enough to be heard in every step, too little to double its cost.
-        shares = runtime.group.size * config.accumulate
-        per_share = max(1, min(config.batch_size // 4, len(data.clean.ids)) // shares)
-        size = per_share * runtime.group.size
-        clean = build_feed(config, data.clean, method.views, runtime, size)
-    return build_feed(
-        config, data.train, method.views, runtime, config.batch_size, config.accumulate, clean
+        clean = _build_clean_feed(config, data.clean, method.views, runtime)
+    return build_feed(config, data.train, method.views, runtime, clean)
+
+
+def _build_clean_feed(
+    config: ResolvedConfig, images: ImageSet, views: tuple[View, ...], runtime: Runtime
+) -> Feed:
+    """Clean batches of the same images for any number of processes, which may outnumber them.
+
+    No ledger is kept of them, so that no process need own any: each may read all of this small set,
+    and takes its turn in every batch.
+    """
+    # A quarter of the batch: enough to be heard in every step, too little to double its cost.
+    size = max(1, min(config.batch_size // 4, len(images.ids)) // config.accumulate)
+    group = runtime.group
+    framing: Framing = "random_crop" if config.augment == "photo" else "whole"
+    return Feed(
+        loader=build_loader(images, config, framing, images.ids, runtime),
+        order=Dealt(
+            num_samples=len(images.ids),
+            batch_size=size,
+            seed=config.seed,
+            num_homes=1,
+            place=group.rank,
+            players=group.size,
+        ),
+        augmentation=_augmentation(config),
+        views=views,
+        device=runtime.device,
+        seed=config.seed,
+    )
+
+
+def _require_even_again(config: ResolvedConfig, runtime: Runtime) -> None:
+    """Refuse to go on with processes that cannot share the batch that the run began with.
+
+    Raises:
+        UserError: with a number of processes that can, and a batch that these could have shared.
+    """
+    batch, parts, size = config.batch_size, config.accumulate, runtime.group.size
+    if batch % (size * parts) == 0:
+        return
+    copies = runtime.world_size // size  # with --placement apart two processes share a sample
+    fitting = max(n for n in range(1, size + 1) if batch % (n * parts) == 0)
+    shared = evenly(batch, math.lcm(size, *_COMMON_SIZES) * parts)
+    raise UserError(
+        f"--resume: this run's batches of {batch} images do not come out even over"
+        f" {runtime.world_size} processes. Go on with {fitting * copies}. A run that may go on with"
+        f" {runtime.world_size} is one that was started with --batch-size {shared}."
     )
 
 

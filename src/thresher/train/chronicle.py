@@ -27,18 +27,27 @@ class Chronicle:
         console: where progress is shown.
         steps: of one epoch.
         measured_on: what accuracy is measured against, in words.
+        keeps: whether decoded images are kept.
         runtime: this process's place among its peers.
     """
 
     def __init__(
-        self, run: RunDir, console: Console, steps: int, measured_on: str, runtime: Runtime
+        self,
+        run: RunDir,
+        console: Console,
+        steps: int,
+        measured_on: str,
+        keeps: bool,
+        runtime: Runtime,
     ) -> None:
         self._run = run
         self._measured_on = measured_on
+        self._runtime = runtime
         self._is_first = runtime.is_first
         self._unwritten: list[dict[str, Any]] = []
-        self._events = open_events(run.events if self._is_first else None)
-        self._display = Display(console, steps, measured_on, active=self._is_first)
+        opened = runtime.on_first(lambda: open_events(run.events))
+        self._events = open_events(None) if opened is None else opened
+        self._display = Display(console, steps, measured_on, keeps, active=self._is_first)
         self.listener = Listener(
             self._on_start, self._display.on_step, self._on_epoch, self._display.note
         )
@@ -54,14 +63,26 @@ class Chronicle:
         trace: TracebackType | None,
     ) -> None:
         self._display.__exit__(kind, error, trace)
-        if self._unwritten:
-            with contextlib.suppress(UserError):  # it has been said already
-                self._run.append_metrics(self._unwritten)
+        with contextlib.suppress(UserError):  # it has been said already
+            self._write()
         self._events.close()
 
+    def finish(self) -> None:
+        """Write the figures that the disk did not take earlier, after the last epoch.
+
+        Raises:
+            UserError: on every rank, if it does not take them now either.
+        """
+        self._runtime.on_first(self._write)
+
+    def _write(self) -> None:
+        if self._unwritten:
+            self._run.append_metrics(self._unwritten)
+            self._unwritten = []
+
     def _on_start(self, epoch: int) -> None:
-        if self._is_first:
-            self._run.keep_metrics_before(epoch)
+        self._runtime.on_first(lambda: self._run.keep_metrics_before(epoch))
+        self._display.on_start(epoch)
 
     def _on_epoch(self, metrics: EpochMetrics) -> None:
         if not self._is_first:
@@ -70,11 +91,8 @@ class Chronicle:
         values = {"event": "epoch", **dataclasses.asdict(metrics), "accuracy_against": against}
         self._unwritten.append(values)
         try:
-            self._run.append_metrics(self._unwritten)
-            self._unwritten = []
+            self._write()
         except UserError as error:
-            if metrics.epoch == metrics.epochs:
-                raise
             # A full disk is no reason to lose the epoch; the figures are written with the next.
             warnings.warn(f"Figures are kept in memory: {error}", stacklevel=2)
         self._events.add_epoch(metrics)

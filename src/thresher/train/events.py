@@ -59,8 +59,12 @@ class _TensorBoard:
             )
 
     def close(self) -> None:
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        try:
             self._writer.close()
+        except OSError as error:
+            warnings.warn(f"The last TensorBoard events are not written ({error}).", stacklevel=2)
 
 
 def open_events(folder: Path | None) -> Events:

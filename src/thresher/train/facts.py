@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import platform
 from typing import Any
 
@@ -24,6 +25,8 @@ def versions() -> dict[str, str]:
         "thresher": __version__,
         "torch": torch.__version__,
         "timm": timm.__version__,
+        # What decodes images: another version may round pixels otherwise.
+        **{name: importlib.metadata.version(name) for name in ("numpy", "pillow", "simplejpeg")},
         "python": platform.python_version(),
     }
 

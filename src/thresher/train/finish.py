@@ -30,6 +30,9 @@ def write_ledger_table(
         ledger: of this rank.
         judgement: of this rank's samples.
         runtime: this process's place among its peers.
+
+    Raises:
+        UserError: on every rank, if it cannot be written.
     """
     weight = ledger.columns["weight"]
     own = {
@@ -42,13 +45,15 @@ def write_ledger_table(
     }
     # Twins hold the same rows; one of each pair tells them.
     told = runtime.gather_on_first(own if runtime.rank < runtime.group.size else None)
-    if told is None:
-        return
-    parts = [part for part in told if part is not None]
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in own}
-    order = np.argsort(whole["ids"])
-    whole = {name: values[order] for name, values in whole.items()}
-    write_ledger(path, manifest, whole.pop("ids"), **whole)
+
+    def write() -> None:
+        parts = [part for part in told or [] if part is not None]
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in own}
+        order = np.argsort(whole["ids"])
+        whole = {name: values[order] for name, values in whole.items()}
+        write_ledger(path, manifest, whole.pop("ids"), **whole)
+
+    runtime.on_first(write)
 
 
 def write_networks(
@@ -62,6 +67,9 @@ def write_networks(
     """Write each network's weights, then what timm and ``Predictor`` need to load them.
 
     The configuration comes last: where it is, all weights are.
+
+    Raises:
+        UserError: on every rank, if one cannot write.
     """
 
     def write_own() -> None:
@@ -71,8 +79,8 @@ def write_networks(
                 write_weights(network, run.weights(index))
 
     runtime.settle(write_own)
-    if runtime.is_first:
-        write_timm_config(
+    runtime.on_first(
+        lambda: write_timm_config(
             team.learners[0].module,
             run.timm_config,
             architecture=config.model,
@@ -81,3 +89,4 @@ def write_networks(
             classes=classes,
             num_networks=method.networks,
         )
+    )

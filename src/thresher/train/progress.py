@@ -24,13 +24,17 @@ class Display:
         console: where to.
         steps: of one epoch.
         measured_on: what accuracy is measured against, in words.
+        keeps: whether decoded images are kept, so that the first epoch alone decodes.
         active: false for ranks that keep silent.
     """
 
-    def __init__(self, console: Console, steps: int, measured_on: str, active: bool) -> None:
+    def __init__(
+        self, console: Console, steps: int, measured_on: str, keeps: bool, active: bool
+    ) -> None:
         self._console = console
         self._steps = steps
         self._measured_on = measured_on
+        self._keeps = keeps
         self._active = active
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -44,6 +48,7 @@ class Display:
         self._shown = self._printed = 0.0
         self._epoch_seconds: list[float] = []
         self._accuracy: float | None = None
+        self._first_epoch = 0
 
     def __enter__(self) -> Display:
         self._bar.start()
@@ -56,6 +61,10 @@ class Display:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+    def on_start(self, epoch: int) -> None:
+        """The run begins or goes on; epochs count from 0."""
+        self._first_epoch = epoch
 
     def on_step(self, position: Position, metrics: Callable[[Position], EpochMetrics]) -> None:
         """Move the bar, a few times a second."""
@@ -100,7 +109,8 @@ class Display:
             f"kept {metrics.kept_share:.0%}",
             f"{metrics.images_per_second:,.0f} images/s",
         ]
-        held_up = bound_by(metrics.data_wait_share, metrics.exchange_wait_share)
+        filling = self._keeps and metrics.epoch == self._first_epoch + 1
+        held_up = bound_by(metrics.data_wait_share, metrics.exchange_wait_share, filling=filling)
         parts += [held_up] if held_up else []
         parts.append(f"{duration(left)} left")
         if metrics.accuracy is not None:

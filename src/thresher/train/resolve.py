@@ -26,12 +26,14 @@ class Facts:
         median_side: median of the images' shorter sides, in pixels.
         accelerator: cpu, cuda or mps.
         cores: of the processor, for this process.
+        shares: equal parts that a batch is cut into, over all processes.
     """
 
     num_samples: int
     median_side: int
     accelerator: str
     cores: int = field(default_factory=lambda: os.cpu_count() or 2)
+    shares: int = 1
 
 
 def resolve(config: TrainConfig, facts: Facts) -> ResolvedConfig:
@@ -48,7 +50,7 @@ def resolve(config: TrainConfig, facts: Facts) -> ResolvedConfig:
         size = fixed_input_side(model) or size
     small = size <= SMALL_IMAGE_LIMIT
     wanted = None if config.batch_size == "auto" else config.batch_size
-    batch = wanted or _batch_size(small, on_cpu, facts.num_samples)
+    batch = wanted or evenly(_batch_size(small, on_cpu, facts.num_samples), facts.shares)
     epochs = config.epochs or _epochs(small, facts.num_samples)
     adamw = model.startswith(_ADAMW_FAMILIES)
     optimizer = config.optimizer or ("adamw" if adamw else "sgd")
@@ -148,6 +150,11 @@ def _batch_size(small: bool, on_cpu: bool, num_samples: int) -> int:
     if not small:
         return 32 if on_cpu else 256
     return 128 if num_samples < 20_000 else 512
+
+
+def evenly(batch: int, shares: int) -> int:
+    """The largest batch up to this one that comes out even, of one image for each at least."""
+    return max(shares, batch // shares * shares)
 
 
 def _epochs(small: bool, num_samples: int) -> int:

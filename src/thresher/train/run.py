@@ -121,7 +121,13 @@ def _train(
 ) -> RunResult:
     """Train once the ranks have met and the directory is theirs."""
     data = runtime.first_then_all(lambda: open_training_data(config))
-    facts = Facts(len(data.train.ids), data.median_side, runtime.device.type, runtime.cores)
+    facts = Facts(
+        len(data.train.ids),
+        data.median_side,
+        runtime.device.type,
+        runtime.cores,
+        shares=runtime.group.size * config.accumulate,
+    )
     resolved = resolve(config, facts)
     together = common_facts(resolved, method_options, data, runtime)
     runtime.require_equal({"--resume": resume, **together})
@@ -139,7 +145,7 @@ def _train(
     def make_parts() -> tuple[Method, Feed, build.Measure | None]:
         method = build.build_method(resolved, method_options, data)
         runtime.require_networks(method.networks, resolved.method)
-        feed = build.build_feeds(resolved, data, method, runtime)
+        feed = build.build_feeds(resolved, data, method, runtime, resume=resume)
         measure = build.build_measure(resolved, data, method, runtime)
         build.try_network(make_learner(0, 0), resolved, runtime)
         return method, feed, measure
@@ -156,7 +162,8 @@ def _train(
     # Dropout must not be the same on all ranks.
     torch.manual_seed(resolved.seed * 1_000_003 + runtime.rank)
     _announce(console, resolved, data, feed.loader.cache.why, run.path, runtime)
-    with Chronicle(run, console, feed.order.steps, data.measured_on, runtime) as chronicle:
+    steps, keeps = feed.order.steps, feed.loader.cache.place != "none"
+    with Chronicle(run, console, steps, data.measured_on, keeps, runtime) as chronicle:
         loop = Loop(
             resolved,
             runtime,
@@ -171,6 +178,7 @@ def _train(
         )
         try:
             _run(loop, resume)
+            chronicle.finish()
         except (RuntimeError, MemoryError) as error:
             if resolved.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
                 raise UserError(
@@ -190,8 +198,8 @@ def _train(
     if measure is not None and config.val is None:
         unreadable |= unmeasured  # held out of the same manifest
     # A resumed run's own manifest may know of images that this part of it did not meet.
-    known = Manifest.load(run.manifest) if resume and runtime.is_first else data.train.manifest
-    manifest = known.with_states(unreadable)
+    known = runtime.on_first(lambda: Manifest.load(run.manifest)) if resume else None
+    manifest = (data.train.manifest if known is None else known).with_states(unreadable)
     runtime.on_first(lambda: manifest.save(run.manifest))
     write_ledger_table(run.ledger, manifest, loop.ledger, method.judge(loop.history), runtime)
     accuracy = loop.last.accuracy if loop.last else None
