@@ -94,7 +94,8 @@ def restore(
     for rank in range(world_size):  # of twins, too, each has met what it could not read
         other = load_part(path, f"rank-{rank}")
         loader.unreadable.update({i: why for i, why in other["unreadable"].items() if i in mine})
-        if rank < size and runtime.group.rank == 0:  # an epoch's sums are added up over the ranks in the end
+        # An epoch's sums are added up over the ranks in the end.
+        if rank < size and runtime.group.rank == 0:
             meter.add_state(other["meter"])
 
 
