@@ -177,6 +177,8 @@ def measure_table(samples: int, num_classes: int) -> dict[str, Any]:
                 confidence=scores,
                 clean_probability=scores,
                 weight=scores,
+                loss=scores,
+                prob_given=scores,
                 seen=np.ones(samples, dtype=np.int16),
             )
         )

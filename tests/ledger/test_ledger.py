@@ -120,6 +120,8 @@ def test_table_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_g
         confidence=np.array([0.9, 0.8, 0.0, 0.0]),
         clean_probability=np.array([0.95, 0.1, 0.0, 0.5]),
         weight=np.array([1.0, 0.1, 1.0, 1.0]),
+        loss=np.array([0.2, 2.5, 9.0, 9.0]),
+        prob_given=np.array([0.8, 0.05, 0.5, 0.5]),
         seen=np.array([4, 4, 0, 0]),
     )
     written = pq.read_table(tmp_path / "ledger.parquet")
@@ -137,3 +139,5 @@ def test_table_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_g
     ]
     assert np.isnan(rows[2]["clean_probability"])
     assert rows[1]["clean_probability"] == np.float32(0.1)
+    assert [rows[1]["loss"], rows[1]["prob_given"]] == [2.5, np.float32(0.05)]
+    assert np.isnan([row[name] for row in rows[2:] for name in ("loss", "prob_given")]).all()

@@ -106,6 +106,16 @@ def test_images_found_unreadable_on_the_way_are_marked(two_classes: Path, tmp_pa
     assert {event["images"] for event in events} == {23}
 
 
+def test_the_ledger_tells_what_the_last_epoch_saw(two_classes: Path, tmp_path: Path) -> None:
+    """Of plain cross-entropy the loss is that of the given label's probability."""
+    out = tmp_path / "run"
+    run(tiny(two_classes, method="ce", precision="fp32"), out)
+    rows = pq.read_table(out / "ledger.parquet").to_pylist()
+    for row in rows:
+        assert row["loss"] == pytest.approx(-math.log(row["prob_given"]), abs=5e-3)
+    assert len({row["loss"] for row in rows}) > 1
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_same_seed_same_weights_for_any_threads_and_cache(
     method: str, two_classes: Path, tmp_path: Path

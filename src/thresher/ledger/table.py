@@ -30,6 +30,8 @@ def write_ledger(
     confidence: np.ndarray,
     clean_probability: np.ndarray,
     weight: np.ndarray,
+    loss: np.ndarray,
+    prob_given: np.ndarray,
     seen: np.ndarray,
 ) -> None:
     """Write ``ledger.parquet``: id, key, given and suggested label, scores, weight, status.
@@ -42,6 +44,8 @@ def write_ledger(
         confidence: float[n] of the suggested label, 0 to 1.
         clean_probability: float[n], 1 clean, 0 wrong.
         weight: float[n], what the given label counted for at the end, 0 to 1.
+        loss: float[n] in the last epoch, mean of the networks.
+        prob_given: float[n], probability of the given label then, 0 to 1, mean of the networks.
         seen: int[n], epochs the sample took part in.
     """
     columns = {
@@ -49,6 +53,8 @@ def write_ledger(
         "confidence": confidence,
         "clean_probability": clean_probability,
         "weight": weight,
+        "loss": loss,
+        "prob_given": prob_given,
         "seen": seen,
     }
     # One row group after the other, so that only one is ever held in its wide form.
@@ -74,6 +80,8 @@ def _make_table(
     confidence: np.ndarray,
     clean_probability: np.ndarray,
     weight: np.ndarray,
+    loss: np.ndarray,
+    prob_given: np.ndarray,
     seen: np.ndarray,
 ) -> pa.Table:
     """The table of some samples; arguments as in ``write_ledger``."""
@@ -105,6 +113,8 @@ def _make_table(
             "confidence": score(confidence),
             "clean_probability": score(clean_probability),
             "weight": score(weight),
+            "loss": score(loss),
+            "prob_given": score(prob_given),
             "status": pa.array(status, type=pa.string()),
         }
     ).replace_schema_metadata({CLASSES_KEY: json.dumps(manifest.classes)})

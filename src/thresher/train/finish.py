@@ -34,13 +34,22 @@ def write_ledger_table(
     Raises:
         UserError: on every rank, if it cannot be written.
     """
-    weight = ledger.columns["weight"]
+
+    def mean(name: str) -> np.ndarray:
+        """Of the networks, float32[n]."""
+        values: np.ndarray = (
+            ledger.columns[name].reshape(len(ledger), -1).float().mean(dim=1).cpu().numpy()
+        )
+        return values
+
     own = {
         "ids": ledger.ids,
         "suggested": judgement.suggested.cpu().numpy(),
         "confidence": judgement.confidence.cpu().numpy(),
         "clean_probability": judgement.clean_probability.cpu().numpy(),
-        "weight": weight.reshape(len(ledger), -1).float().mean(dim=1).cpu().numpy(),
+        "weight": mean("weight"),
+        "loss": mean("loss"),
+        "prob_given": mean("prob_given"),
         "seen": ledger.columns["seen"].cpu().numpy(),
     }
     # Twins hold the same rows; one of each pair tells them.
