@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+import time
 from collections.abc import Sequence
 
 from thresher import ranks
@@ -22,6 +23,8 @@ COMMANDS = {
     "bench": "measure this machine: what one process does and needs",
 }
 USER_ERROR = 2
+_FIRST_WORD_SECONDS = 0.5
+"""For whoever speaks: a launcher that sees one process end kills the others."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if not error.told and ranks.speaks_before_launch():
             print(f"thresher: {error}", file=sys.stderr)
+        else:
+            time.sleep(_FIRST_WORD_SECONDS)
         return USER_ERROR
     except KeyboardInterrupt:
         if ranks.speaks_before_launch():
