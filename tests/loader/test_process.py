@@ -56,14 +56,18 @@ for batch in loader.batches(0, np.arange(100000).reshape(-1, 100)):
 
 
 def test_memory_is_bounded_and_flat_over_twenty_epochs() -> None:
+    # A block of some size is given back when it is freed, so that what is held can be seen. By itself
+    # glibc comes to keep a dozen of them, sooner or later, of 19 MB each.
+    surroundings = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", MEMORY], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-W", "ignore", "-c", MEMORY],
+        capture_output=True, text=True, check=True, env=surroundings,
+    )  # fmt: skip
     rss = json.loads(done.stdout)
     assert len(rss) == 20
     assert max(rss) < 1300
-    # The allocator keeps up to four batches of 19 MB; losing one per epoch would come to 190 MB.
-    assert max(rss[10:]) - max(rss[:10]) < 100, rss
+    # Up to four batches of 19 MB are in the making; losing one per epoch would come to 190 MB.
+    assert max(rss[10:]) - max(rss[:10]) < 40, rss
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
