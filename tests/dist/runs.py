@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,60 +12,56 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from tests.dist import forks
+from tests.dist.forks import free_port
+
+__all__ = [
+    "ENVIRONMENT", "free_port", "furthest", "losses", "rank", "sentences", "thresher", "trained",
+    "weights", "without_devices",
+]  # fmt: skip
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def thresher(*words: object, timeout: float = 200) -> subprocess.CompletedProcess[str]:
-    """Run ``thresher WORDS`` to its end."""
+    """Run ``thresher WORDS`` to its end; with ``--devices`` in a fresh process that starts more."""
+    line = [sys.executable, "-m", "thresher", *map(str, words)]
+    if "--devices" not in words:
+        ended = forks.run(1, *words)
+        return subprocess.CompletedProcess(line, ended.codes[0], ended.printed, ended.said)
     return subprocess.run(
-        [sys.executable, "-m", "thresher", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env=ENVIRONMENT,
-        check=False,
+        line, capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT, check=False
     )
 
 
 def trained(data: Path, out: Path, *words: object) -> Path:
-    """Train and see that it went well."""
-    done = thresher("train", data, "--out", out, *words)
-    assert done.returncode == 0, done.stderr + done.stdout
-    return out
+    """Train and see that it went well; ``--devices`` says in how many ranks."""
+    ranks, given = without_devices(words)
+    return forks.trained(ranks, data, *given, out=out)
 
 
-def free_port() -> int:
-    """One that nobody listens at, for now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+def without_devices(words: Sequence[object]) -> tuple[int, list[object]]:
+    """The number of ranks that ``--devices`` says, and all other words."""
+    given = list(words)
+    if "--devices" not in given:
+        return 1, given
+    at = given.index("--devices")
+    return int(str(given[at + 1])), given[:at] + given[at + 2 :]
 
 
 def rank(
     number: int, size: int, port: int, words: Sequence[object], code: str = ""
-) -> subprocess.Popen[str]:
+) -> forks.Forked:
     """One rank as torchrun would start it; ``code`` runs before Thresher."""
-    environment = {
-        **ENVIRONMENT, "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(size),
-        "LOCAL_WORLD_SIZE": str(size), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
-    }  # fmt: skip
-    main = f"{code}\nimport sys\nfrom thresher.cli import main\nsys.exit(main(sys.argv[1:]))"
-    return subprocess.Popen(
-        [sys.executable, "-c", main, *map(str, words)],
-        env=environment,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
+    return forks.start(forks.Place(number, size, port), words, code)
 
 
-def sentences(processes: Sequence[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
+def sentences(processes: Sequence[forks.Forked]) -> tuple[list[int], list[str]]:
     """Exit codes, and what Thresher itself said."""
     errors = [process.communicate(timeout=100)[1] for process in processes]
     said = [line for text in errors for line in text.splitlines() if line.startswith("thresher: ")]
     assert not any("Traceback" in text for text in errors), errors
-    return [process.returncode for process in processes], said
+    return [process.returncode or 0 for process in processes], said
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

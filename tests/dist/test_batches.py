@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from tests.conftest import write_classes
-from tests.dist.runs import thresher
+from tests.dist import forks
+from tests.dist.runs import trained
 from tests.dist.test_elastic import stop_on_the_way
 from thresher.config import TrainConfig
 from thresher.train.resolve import Facts, evenly, resolve
@@ -44,13 +45,12 @@ def test_only_a_default_is_rounded() -> None:
 
 def test_three_ranks_train_without_a_batch_size(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = thresher("train", data, "--out", out, *COMMON, "--epochs", 1, "--devices", 3)
-    assert done.returncode == 0, done.stderr
+    trained(data, out, *COMMON, "--epochs", 1, "--devices", 3)
     assert yaml.safe_load((out / "config.yaml").read_text())["batch_size"] == 126
-    words = (*COMMON, "--epochs", 1, "--devices", 3, "--batch-size", 128)
-    refused = thresher("train", data, "--out", tmp_path / "other", *words)
-    assert refused.returncode == 2
-    assert "--batch-size 128 is shared out over 3 processes" in refused.stderr
+    words = (*COMMON, "--epochs", 1, "--batch-size", 128)
+    refused = forks.run(3, "train", data, "--out", tmp_path / "other", *words)
+    assert refused.codes == [2, 2, 2]
+    assert "--batch-size 128 is shared out over 3 processes" in refused.said
 
 
 def test_going_on_with_ranks_that_cannot_share_the_batch_says_what_can(
@@ -59,16 +59,12 @@ def test_going_on_with_ranks_that_cannot_share_the_batch_says_what_can(
     """A run that began with two ranks and the default batch of 128."""
     out = tmp_path / "run"
     stop_on_the_way(data, out, *COMMON, "--epochs", 400, "--devices", 2)
-    done = thresher("train", "--resume", "--out", out, "--devices", 3)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
+    refused = forks.run(3, "train", "--resume", "--out", out)
+    assert refused.codes == [2, 2, 2]
+    assert refused.said.splitlines()[-1] == (
         "thresher: --resume: this run's batches of 128 images do not come out even over 3"
         " processes. Go on with 2. A run that may go on with 3 is one that was started with"
         " --batch-size 120."
     )
     assert yaml.safe_load((out / "config.yaml").read_text())["batch_size"] == 128
-    advised = thresher(
-        "train", data, "--out", tmp_path / "b", *COMMON, "--epochs", 1, "--devices", 3,
-        "--batch-size", 120,
-    )  # fmt: skip
-    assert advised.returncode == 0, advised.stderr
+    trained(data, tmp_path / "b", *COMMON, "--epochs", 1, "--devices", 3, "--batch-size", 120)

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from tests.conftest import write_classes
-from tests.dist.runs import ENVIRONMENT, thresher, trained, weights
+from tests.dist import forks
+from tests.dist.runs import ENVIRONMENT, free_port, trained, weights, without_devices
 from thresher.ledger.rows import saved_columns
 
 EPOCHS = 6
@@ -45,16 +46,19 @@ def newest(out: Path) -> Path | None:
 
 
 def stop_on_the_way(data: Path, out: Path, *words: object) -> None:
-    """SIGTERM once there is a checkpoint; the run must save, say so and exit with 143."""
-    process = start(data, out, *words)
+    """SIGTERM to a rank once there is a checkpoint; all must save and exit with 143, one say so."""
+    size, given = without_devices(words)
+    port = free_port()
+    line = ["train", data, "--out", out, *given]
+    ranks = [forks.start(forks.Place(number, size, port), line) for number in range(size)]
     give_up = time.monotonic() + 120
     while newest(out) is None:
-        assert process.poll() is None, process.communicate()
+        assert ranks[0].poll() is None, ranks[0].communicate()
         assert time.monotonic() < give_up, "no checkpoint within two minutes"
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143, errors
+    ranks[-1].send_signal(signal.SIGTERM)
+    errors = "".join(rank.communicate(60)[1] for rank in ranks)
+    assert [rank.returncode for rank in ranks] == [143] * size, errors
     assert errors.count("stopped by SIGTERM. Everything is saved") == 1, errors
 
 
@@ -79,8 +83,7 @@ def test_another_number_of_ranks_repeats_and_skips_nothing(
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["world_size"] == before
     assert (meta["epoch"], meta["step"]) < (EPOCHS, 0), "it was stopped on the way"
-    done = thresher("train", "--resume", "--out", out, "--devices", after)
-    assert done.returncode == 0, done.stderr
+    forks.trained(after, "--resume", out=out)
     seen = times_seen(out)
     assert (seen == EPOCHS).all()
     assert json.loads((out / "summary.json").read_text())["world_size"] == after
@@ -95,7 +98,6 @@ def test_three_ranks_go_on_to_the_same_bits(data: Path, tmp_path: Path) -> None:
     whole = weights(trained(data, tmp_path / "whole", *words))
     out = tmp_path / "run"
     stop_on_the_way(data, out, *words)
-    done = thresher("train", "--resume", "--out", out)
-    assert done.returncode == 0, done.stderr
+    forks.trained(3, "--resume", out=out)
     found = weights(out)
     assert all(torch.equal(found[name], value) for name, value in whole.items())

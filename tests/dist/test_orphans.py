@@ -103,6 +103,19 @@ def test_a_killed_launcher_ends_its_ranks(data: Path, tmp_path: Path) -> None:
     assert not (out / "summary.json").exists()
 
 
+def test_a_launcher_that_is_asked_to_stop_lets_its_ranks_save(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    launcher = start(data, out, "--epochs", "5000", "--devices", "2", *COMMON)
+    give_up = time.monotonic() + 120
+    while newest(out) is None:
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    launcher.send_signal(signal.SIGTERM)
+    _, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 143, errors
+    assert errors.count("stopped by SIGTERM. Everything is saved") == 1, errors
+
+
 def test_a_launcher_started_with_nohup_outlives_its_terminal(data: Path, tmp_path: Path) -> None:
     """torchrun's agent listens for SIGHUP, although nohup has it ignored."""
     out = tmp_path / "run"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import write_classes
+from tests.dist import forks
 from tests.dist.runs import free_port, rank, sentences, thresher
 from thresher.train.facts import versions
 
@@ -149,23 +150,40 @@ def test_an_interface_that_is_not_there_is_a_sentence(
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("ranks", "words", "sentence"),
     [
-        (("--placement", "apart", "--method", "ce"), "'ce' trains 1. Choose --placement together"),
-        (("--placement", "apart", "--devices", "3"), "needs an even number of processes, not 3"),
-        (("--batch-size", "13"), "--batch-size 13 is shared out over 2 processes"),
-        (("--max-restarts", "-1"), "--max-restarts is -1; it must not be negative"),
-        (("--peer-timeout", "0"), "--peer-timeout is 0.0; it must be above 0"),
-        (("--accelerator", "cuda"), "PyTorch finds no CUDA device"),
-        (("--method", "unheard-of"), "Unknown method 'unheard-of'"),
+        (2, ("--placement", "apart"), "'ce' trains 1. Choose --placement together"),
+        (3, ("--placement", "apart"), "needs an even number of processes, not 3"),
+        (2, ("--batch-size", "13"), "--batch-size 13 is shared out over 2 processes"),
+        (2, ("--max-restarts", "-1"), "--max-restarts is -1; it must not be negative"),
+        (2, ("--peer-timeout", "0"), "--peer-timeout is 0.0; it must be above 0"),
+        (2, ("--accelerator", "cuda"), "PyTorch finds no CUDA device"),
+        (2, ("--method", "unheard-of"), "Unknown method 'unheard-of'"),
     ],
 )
 @pytest.mark.skipif(os.environ.get("CUDA_VISIBLE_DEVICES", "") != "", reason="for CPUs only")
 def test_what_cannot_be_is_one_sentence(
+    ranks: int, words: tuple[str, ...], sentence: str, data: Path, tmp_path: Path
+) -> None:
+    ended = forks.run(ranks, "train", data, "--out", tmp_path / "run", *COMMON, *words)
+    assert ended.codes == [2] * ranks
+    assert sum(line.startswith("thresher: ") for line in ended.said.splitlines()) == 1, ended.said
+    assert sentence in ended.said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--batch-size", "13"), "--batch-size 13 is shared out over 2 processes"),
+        (("--max-restarts", "-1"), "--max-restarts is -1; it must not be negative"),
+    ],
+    ids=["by the processes", "before they start"],
+)
+def test_devices_end_in_one_sentence_too(
     words: tuple[str, ...], sentence: str, data: Path, tmp_path: Path
 ) -> None:
     done = thresher("train", data, "--out", tmp_path / "run", *COMMON, "--devices", 2, *words)
     assert done.returncode == 2, done.stderr
     assert sum(line.startswith("thresher: ") for line in done.stderr.splitlines()) == 1, done.stderr
     assert sentence in done.stderr
-    assert not (tmp_path / "run").exists()
