@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import write_classes
-from tests.dist.runs import furthest, losses, thresher, trained, weights
+from tests.dist import forks
+from tests.dist.runs import furthest, losses, trained, weights
 from thresher.loader.order import Dealt
 
 COMMON = (
@@ -41,10 +42,10 @@ def test_ranks_do_with_a_clean_set_what_one_does(
 
 def test_fewer_clean_images_than_ranks_train(data: Path, tmp_path: Path) -> None:
     clean = write_classes(tmp_path / "clean", per_class=1)
-    words = (*COMMON, "--method", "ce", "--clean", clean, "--devices", 3)
-    done = thresher("train", data, "--out", tmp_path / "run", *words)
-    assert done.returncode == 0, done.stderr
-    assert "2 clean images" in done.stdout
+    words = (*COMMON, "--method", "ce", "--clean", clean)
+    ended = forks.run(3, "train", data, "--out", tmp_path / "run", *words)
+    assert ended.codes == [0, 0, 0], ended.said
+    assert "2 clean images" in ended.printed
 
 
 @pytest.mark.parametrize(("num", "batch"), [(40, 32), (18, 6), (3, 3), (2, 1), (1, 1), (500, 7)])
