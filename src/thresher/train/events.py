@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import Protocol
 
-from thresher.files import explain_write_errors
 from thresher.train.meter import EpochMetrics
 
 
@@ -68,11 +67,18 @@ class _TensorBoard:
 
 
 def open_events(folder: Path | None) -> Events:
-    """A writer of TensorBoard events; one that does nothing without TensorBoard or a folder."""
+    """A writer of TensorBoard events; one that does nothing without TensorBoard or a folder.
+
+    Nor where the disk is full: a run that starts again must not end for want of them.
+    """
     if folder is None:
         return _NoEvents()
     try:
-        with explain_write_errors(folder):
-            return _TensorBoard(folder)
+        return _TensorBoard(folder)
     except ImportError:
+        return _NoEvents()
+    except OSError as error:
+        warnings.warn(
+            f"TensorBoard events are not written ({error}); metrics.jsonl has it all.", stacklevel=2
+        )
         return _NoEvents()
