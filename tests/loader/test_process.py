@@ -56,7 +56,7 @@ for batch in loader.batches(0, np.arange(100000).reshape(-1, 100)):
 
 
 def test_memory_is_bounded_and_flat_over_twenty_epochs() -> None:
-    # A block of some size is given back when it is freed, so that what is held can be seen. By itself
+    # A large block is given back when it is freed, so that what is held can be seen. By itself
     # glibc comes to keep a dozen of them, sooner or later, of 19 MB each.
     surroundings = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
     done = subprocess.run(
