@@ -150,7 +150,7 @@ def fill_disk(run: Training, _: random.Random) -> None:
     """Until a save has failed; training must go on meanwhile."""
     before = run.log().count("no checkpoint was written")
     ballast = run.out / "ballast"
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 30
     with ballast.open("wb", buffering=0) as file:
         while run.log().count("no checkpoint was written") == before:
             # Again and again: a save that was nearly done makes room by dropping an older one.

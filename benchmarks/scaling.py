@@ -88,6 +88,7 @@ def measure(case: Case, rounds: int, net: hosts.Network | None, compression: str
         if failed:
             raise SystemExit(f"{case} failed:\n{failed[-3000:]}")
         found: dict[str, Any] = json.loads(out.read_text())
+        found["compress_gradients"] = compression
         return found
 
 
@@ -116,6 +117,7 @@ def record(case: Case, found: dict[str, Any]) -> dict[str, Any]:
         # The loopback interface carries what all processes of this machine send.
         "bytes_per_step": ours["bytes_per_step"] / (case.processes if case.link == "lo" else 1),
         "n": len(ours["all"]),
+        "compress_gradients": found["compress_gradients"],
     }
     if "plain" in sides:
         figures["plain_images_per_second"] = (

@@ -77,8 +77,9 @@ def main(images_file: str, bf16: str) -> None:
         FP32: plain(images, bf16=False),
         BF16: plain(images, bf16=True),
         TIMM_PARTS: timm_parts(images, bf16 == "1"),
-        COMPILED: compiled(images),
     }
+    if COMPILED in sides_on(images.canvases.device):
+        blocks[COMPILED] = compiled(images)
     for line in sys.stdin:
         side, steps = json.loads(line)
         spent = blocks[side](steps)

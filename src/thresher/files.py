@@ -100,7 +100,7 @@ def _remove_if_left(entry: os.DirEntry[str], machine: str, process: str, born: s
     handle = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where the writer lives
-        os.unlink(entry.path)  # noqa: PTH108
+        Path(entry.path).unlink()
     finally:
         os.close(handle)
 

@@ -37,6 +37,16 @@ def wait_for(ready: Path, out: Path, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+def launched(data: Path, out: Path) -> subprocess.Popen[str]:
+    """A launcher of two ranks that will train for long and have saved once."""
+    launcher = start(data, out, "--epochs", "5000", "--devices", "2", *COMMON)
+    give_up = time.monotonic() + 120
+    while newest(out) is None:
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    return launcher
+
+
 def test_ranks_outlive_the_shell_that_started_them(data: Path, tmp_path: Path) -> None:
     """As ``ssh node0 'RANK=0 … nohup thresher train … &'`` on each of several machines."""
     out, log, go_on = tmp_path / "run", tmp_path / "log", tmp_path / "go on"
@@ -88,11 +98,7 @@ def test_ranks_outlive_the_shell_that_started_them(data: Path, tmp_path: Path) -
 
 def test_a_killed_launcher_ends_its_ranks(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    launcher = start(data, out, "--epochs", "5000", "--devices", "2", *COMMON)
-    give_up = time.monotonic() + 120
-    while newest(out) is None:
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
+    launcher = launched(data, out)
     ranks = psutil.Process(launcher.pid).children()
     assert len(ranks) == 2
     launcher.kill()
@@ -105,11 +111,7 @@ def test_a_killed_launcher_ends_its_ranks(data: Path, tmp_path: Path) -> None:
 
 def test_a_launcher_that_is_asked_to_stop_lets_its_ranks_save(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    launcher = start(data, out, "--epochs", "5000", "--devices", "2", *COMMON)
-    give_up = time.monotonic() + 120
-    while newest(out) is None:
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
+    launcher = launched(data, out)
     launcher.send_signal(signal.SIGTERM)
     _, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 143, errors

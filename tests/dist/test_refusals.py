@@ -187,3 +187,4 @@ def test_devices_end_in_one_sentence_too(
     assert done.returncode == 2, done.stderr
     assert sum(line.startswith("thresher: ") for line in done.stderr.splitlines()) == 1, done.stderr
     assert sentence in done.stderr
+    assert not (tmp_path / "run").exists()

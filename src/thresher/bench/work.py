@@ -62,14 +62,7 @@ def on_images(config: TrainConfig, options: Any, runtime: Runtime) -> Work:
         UserError: images or options that cannot be used.
     """
     data = open_training_data(dataclasses.replace(config, val=None, val_share=0.0))
-    facts = Facts(
-        len(data.train.ids),
-        data.median_side,
-        runtime.device.type,
-        runtime.cores,
-        shares=runtime.group.size * config.accumulate,
-    )
-    resolved = _unsaved(resolve(config, facts))
+    resolved = _unsaved(resolve(config, build.facts_of(config, data, runtime)))
     method = build.build_method(resolved, options, data)
     feed = build.build_feeds(resolved, data, method, runtime)
     return Work(resolved, runtime, method, feed, len(data.train.manifest.classes))

@@ -57,7 +57,9 @@ class StepOptions(_Training, _Counting):
 @dataclass(frozen=True, kw_only=True)
 class _Reading(DataOptions):
     threads: int | None = option(None, "Threads that decode images, per process.")
-    decoder: Decoder = option("auto", "Those threads decode themselves, or each in a process.")
+    decoder: Decoder = option(
+        "auto", "Those threads decode, all of them, or each in a process; auto: by a trial."
+    )
     cache: Cache = option("auto", "Keep decoded images: none, host, device (a GPU), or auto.")
     augment: Augment | None = option(None, "small: shift and flip; photo: random crops and flip.")
     accumulate: int = option(1, "Parts that a batch is computed in, one after the other.")

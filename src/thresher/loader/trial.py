@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,8 @@ _INTERPRETED_SECONDS = 250e-6
 do not wait for it, but for the decoder, a disk or a server."""
 _MOST_DISPLACED = 0.15
 """Share of the time that threads may have been without a core though there are enough of them."""
+
+_SCHEDULED = Path("/proc/thread-self/schedstat")
 
 Samples = Sequence[tuple[int, np.ndarray | None]]
 """Manifest ids and, of random crops, their random numbers."""
@@ -145,8 +148,7 @@ class Trial:
 def seconds_displaced() -> float:
     """How long this thread has been ready to go on while others had the cores; 0 if unknown."""
     try:
-        with open("/proc/thread-self/schedstat", "rb", buffering=0) as file:  # noqa: PTH123
-            return int(file.read().split()[1]) / 1e9
+        return int(_SCHEDULED.read_text().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):  # not Linux, or one that does not tell
         return 0.0
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
@@ -69,10 +69,10 @@ def advice_on_missing(first: Sequence[str], root: str) -> str:
         )
     if any("\\" in path for path in first):
         return "They are paths of Windows: write / for \\, and paths of this machine for drives."
-    if all(os.path.isabs(path) for path in first):  # noqa: PTH117
+    if all(Path(path).is_absolute() for path in first):
         return "Mend the paths, or remove those rows."
     return f"Relative paths are relative to the table's folder, {root}."
 
 
 def _is_there_as(root: str, path: str) -> bool:
-    return os.path.isfile(os.path.join(root, path))  # noqa: PTH113, PTH118
+    return Path(root, path).is_file()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thresher.config import ResolvedConfig
+from thresher.config import ResolvedConfig, TrainConfig
 from thresher.dist.runtime import Runtime
 from thresher.errors import UserError
 from thresher.ledger.ledger import Ledger
@@ -26,7 +26,7 @@ from thresher.models.factory import create_model, data_config
 from thresher.train.data import ImageSet, TrainData
 from thresher.train.evaluate import Score, score
 from thresher.train.learner import Learner, MakeLearner
-from thresher.train.resolve import evenly
+from thresher.train.resolve import Facts, evenly
 from thresher.train.team import Team
 from thresher.types import View
 
@@ -35,6 +35,17 @@ _COMMON_SIZES = (2, 3, 4)
 """Numbers of processes that a run may go on with, if its batch is a multiple of all of them."""
 _SHIFTS_PER_SIDE = 14
 """Small images move by at most this part of their side: 2 pixels of 28 or 32."""
+
+
+def facts_of(config: TrainConfig, data: TrainData, runtime: Runtime) -> Facts:
+    """What a configuration is resolved by."""
+    return Facts(
+        len(data.train.ids),
+        data.median_side,
+        runtime.device.type,
+        runtime.cores,
+        shares=runtime.group.size * config.accumulate,
+    )
 
 
 def build_method(config: ResolvedConfig, options: Any, data: TrainData) -> Method:

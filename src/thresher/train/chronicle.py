@@ -45,8 +45,7 @@ class Chronicle:
         self._runtime = runtime
         self._is_first = runtime.is_first
         self._unwritten: list[dict[str, Any]] = []
-        opened = runtime.on_first(lambda: open_events(run.events))
-        self._events = open_events(None) if opened is None else opened
+        self._events = open_events(run.events if self._is_first else None)
         self._display = Display(console, steps, measured_on, keeps, active=self._is_first)
         self.listener = Listener(
             self._on_start, self._display.on_step, self._on_epoch, self._display.note

@@ -33,7 +33,7 @@ from thresher.train.finish import write_ledger_table, write_networks
 from thresher.train.interrupt import Interrupted
 from thresher.train.learner import MakeLearner
 from thresher.train.loop import Loop
-from thresher.train.resolve import Facts, accelerator_of, best_precision, check, resolve
+from thresher.train.resolve import accelerator_of, best_precision, check, resolve
 from thresher.train.resume import require_same
 from thresher.train.run_dir import RunDir
 
@@ -121,13 +121,7 @@ def _train(
 ) -> RunResult:
     """Train once the ranks have met and the directory is theirs."""
     data = runtime.first_then_all(lambda: open_training_data(config))
-    facts = Facts(
-        len(data.train.ids),
-        data.median_side,
-        runtime.device.type,
-        runtime.cores,
-        shares=runtime.group.size * config.accumulate,
-    )
+    facts = build.facts_of(config, data, runtime)
     resolved = resolve(config, facts)
     together = common_facts(resolved, method_options, data, runtime)
     runtime.require_equal({"--resume": resume, **together})
