@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +69,16 @@ def test_batches_are_those_of_threads_to_the_bit(folder: Path, cache: str, frami
     assert list(got[2].values()) == ["not an image"]
 
 
-def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+@pytest.fixture
+def children() -> Callable[[], list[psutil.Process]]:
+    """The processes below this one that a test has started and that still run."""
+    before = set(psutil.Process().children(recursive=True))  # other tests' servers, say
+    return lambda: [p for p in psutil.Process().children(recursive=True) if p not in before]
 
 
-def test_a_killed_worker_ends_the_run_and_names_the_image(folder: Path) -> None:
+def test_a_killed_worker_ends_the_run_and_names_the_image(
+    folder: Path, children: Callable[[], list[psutil.Process]]
+) -> None:
     loader = make(folder, decoder="processes")
     plan = np.tile(PLAN, (10_000, 1))
     batches = loader.batches(0, plan)
@@ -90,7 +96,9 @@ def test_a_killed_worker_ends_the_run_and_names_the_image(folder: Path) -> None:
     assert children() == []
 
 
-def test_closing_ends_the_processes_and_threads(folder: Path) -> None:
+def test_closing_ends_the_processes_and_threads(
+    folder: Path, children: Callable[[], list[psutil.Process]]
+) -> None:
     before = threading.active_count()
     loader = make(folder, decoder="processes")
     next(loader.batches(0, PLAN))
@@ -151,7 +159,9 @@ def stall(sample: int) -> bytes:
     return b""
 
 
-def test_processes_that_stall_are_ended_in_time() -> None:
+def test_processes_that_stall_are_ended_in_time(
+    children: Callable[[], list[psutil.Process]],
+) -> None:
     loader = Loader(stall, np.arange(10), np.zeros(10), size=8, framing="whole",
                     decoder="processes", threads=3)  # fmt: skip
     batches = loader.batches(0, PLAN)
