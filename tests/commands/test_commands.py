@@ -16,15 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests import forks
 from tests.conftest import write_classes
+from tests.forks import thresher
 from thresher.cli import COMMANDS, main
 
 QUICK = ["--model", "small_cnn", "--epochs", "2", "--batch-size", "8", "--threads", "1"]
 
 
-def thresher(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "thresher", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, **options)
+ALONE = forks.Place(rank=0, size=1, port=0)
+LINE = [sys.executable, "-W", "error", "-m", "thresher"]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     checked = shutil.copytree(data, tmp_path_factory.mktemp("checked") / "val")
-    done = thresher("train", data, "--val", checked, *QUICK, "--out", out)
+    words = ["train", data, "--val", checked, *QUICK, "--out", out]
+    done = subprocess.run([*LINE, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
     assert str(out / "report.html") in done.stdout
@@ -147,8 +149,7 @@ def test_stopped_and_resumed_from_the_command_line(
 ) -> None:
     out = tmp_path / "run"
     words = ["train", data, "--method", "ce", *QUICK, "--epochs", "100000", "--out", out]
-    command = [sys.executable, "-m", "thresher", *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = forks.start(ALONE, words)
     try:
         deadline = time.monotonic() + 120
         while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
@@ -162,10 +163,7 @@ def test_stopped_and_resumed_from_the_command_line(
     assert "Traceback" not in errors
     assert list((out / "checkpoints").iterdir())
     trained = len((out / "metrics.jsonl").read_text().splitlines())
-    process = subprocess.Popen(
-        [sys.executable, "-m", "thresher", "train", "--resume", "--out", str(out)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = forks.start(ALONE, ["train", "--resume", "--out", out])
     try:
         deadline = time.monotonic() + 120
         while (
@@ -291,7 +289,8 @@ def test_bad_input_gets_a_sentence_and_exit_code_2(
 
 
 def test_bad_input_as_a_process(tmp_path: Path) -> None:
-    done = thresher("train", tmp_path / "none", cwd=tmp_path)
+    words = ["train", tmp_path / "none"]
+    done = subprocess.run([*LINE, *words], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("thresher: There is no file or folder")

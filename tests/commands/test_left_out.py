@@ -6,8 +6,6 @@ import csv
 import errno
 import io
 import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import write_classes
+from tests.forks import thresher
 from thresher.cli import main
 from thresher.pack.index import load_index
 from thresher.sources.detect import open_source
@@ -48,12 +47,7 @@ def write_shards(root: Path, num: int, damaged: int) -> Path:
 
 def notes(*words: object) -> list[str]:
     """Run a command and give back what it notes on standard error."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "thresher", *map(str, words)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    done = thresher(*words)
     assert done.returncode == 0, done.stderr
     return [line for line in done.stderr.splitlines() if line.startswith("note: ")]
 

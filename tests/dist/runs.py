@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from tests.dist import forks
-from tests.dist.forks import free_port
+from tests import forks
+from tests.forks import free_port
 
 __all__ = [
     "ENVIRONMENT", "free_port", "furthest", "losses", "rank", "sentences", "thresher", "trained",
@@ -25,10 +25,9 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 def thresher(*words: object, timeout: float = 200) -> subprocess.CompletedProcess[str]:
     """Run ``thresher WORDS`` to its end; with ``--devices`` in a fresh process that starts more."""
-    line = [sys.executable, "-m", "thresher", *map(str, words)]
     if "--devices" not in words:
-        ended = forks.run(1, *words)
-        return subprocess.CompletedProcess(line, ended.codes[0], ended.printed, ended.said)
+        return forks.thresher(*words)
+    line = [sys.executable, "-m", "thresher", *map(str, words)]
     return subprocess.run(
         line, capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT, check=False
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import forks
 from tests.conftest import write_classes
-from tests.dist import forks
 from tests.dist.runs import trained
 from tests.dist.test_elastic import stop_on_the_way
 from thresher.config import TrainConfig

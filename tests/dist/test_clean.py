@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import forks
 from tests.conftest import write_classes
-from tests.dist import forks
 from tests.dist.runs import furthest, losses, trained, weights
 from thresher.loader.order import Dealt
 

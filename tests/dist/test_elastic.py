@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import forks
 from tests.conftest import write_classes
-from tests.dist import forks
 from tests.dist.runs import ENVIRONMENT, free_port, trained, weights, without_devices
 from thresher.ledger.rows import saved_columns
 

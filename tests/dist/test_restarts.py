@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import write_classes
 from tests.dist.launchers import BIN
 from tests.dist.runs import ENVIRONMENT, thresher, trained
-from thresher.commands import train
+from thresher.commands import train_run
 from thresher.config import TrainConfig
 from thresher.methods import all_methods
 from thresher.train.resolve import Facts, resolve
@@ -75,5 +75,5 @@ def test_a_run_counts_as_begun_if_it_is_younger_than_its_launcher(
     config = resolve(TrainConfig(data="x", method="ce"), Facts(2000, 28, "cpu"))
     run.write_config(config, all_methods()["ce"].Options())
     written = run.config.stat().st_mtime
-    monkeypatch.setattr(train, "launched_at", lambda: written + (-1 if launched_before else 1))
-    assert train._began(tmp_path) == began
+    monkeypatch.setattr(train_run, "launched_at", lambda: written + (-1 if launched_before else 1))
+    assert train_run._began(tmp_path) == began

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.dist import spies
-from tests.dist.forks import run
+from tests.forks import run
 from thresher.train.checkpoint import commit, find_newest
 
 IMAGES, BATCH = 200_000, 1000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import os
-import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
+from torch.multiprocessing import start_processes
 
+from tests import forks
 from thresher.config import Compression, Placement, ResolvedConfig, TrainConfig
 from thresher.dist.gradients import Exchange
 from thresher.dist.group import Group
@@ -35,11 +36,12 @@ BATCH = 4
 
 def between(ranks: int, work: Callable[..., dict[str, Any]], *words: Any) -> list[dict[str, Any]]:
     """What each of several processes found."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = forks.free_port()
     with tempfile.TemporaryDirectory() as name:
-        multiprocessing.spawn(_rank, (ranks, port, Path(name), work, words), nprocs=ranks)
+        start_processes(
+            _rank, (ranks, port, Path(name), work, words), nprocs=ranks,
+            start_method=forks.context().get_start_method(),
+        )  # fmt: skip
         return [torch.load(Path(name, f"{rank}.pt")) for rank in range(ranks)]
 
 

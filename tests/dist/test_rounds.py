@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tests.conftest import ROOT
 from tests.dist import spies
-from tests.dist.forks import run, trained
 from tests.dist.launchers import BIN
 from tests.dist.runs import ENVIRONMENT, furthest, losses, weights
+from tests.forks import run, trained
 from thresher.ledger.rows import saved_columns
 
 PER_CLASS, CLASSES, BATCH = 16, 3, 12

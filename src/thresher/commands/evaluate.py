@@ -15,8 +15,6 @@ from thresher.config import DataOptions, option
 from thresher.errors import UserError
 from thresher.files import write_atomically
 from thresher.options import Parser, values_of
-from thresher.train.data import open_images
-from thresher.train.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +32,10 @@ def run(words: Sequence[str]) -> int:
     parser.add_fields(EvaluateOptions)
     given = parser.parse(words)
     options = values_of(EvaluateOptions, given)
+    # Seconds, which the words' mistakes need not wait for.
+    from thresher.train.data import open_images
+    from thresher.train.predictor import Predictor
+
     predictor = Predictor.load(Path(given["run"]))
     images = open_images(given["data"], options, predictor.classes)
     tell_left_out(images.manifest.options, files_told=True)

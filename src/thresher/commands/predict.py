@@ -18,8 +18,6 @@ from thresher.options import Parser, values_of
 from thresher.sources.detect import open_images
 from thresher.sources.manifest import OK
 from thresher.sources.read import Reader
-from thresher.train.data import ImageSet
-from thresher.train.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,10 @@ def run(words: Sequence[str]) -> int:
     out = Path(options.out)
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"--out {out}: name a file that ends in .csv or .parquet.")
+    # Seconds, which the words' mistakes need not wait for.
+    from thresher.train.data import ImageSet
+    from thresher.train.predictor import Predictor
+
     predictor = Predictor.load(Path(given["run"]))
     manifest = open_images(given["images"])
     num = len(manifest)

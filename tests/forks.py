@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
@@ -122,7 +123,9 @@ def start(
     """
     folder = Path(tempfile.mkdtemp())
     line = [str(word) for word in words]
-    process = _context().Process(target=_main, args=(place, line, folder, code, before))
+    process = context().Process(
+        target=_main, args=(place, line, dict(os.environ), folder, code, before)
+    )
     process.start()
     return Forked(process, folder)
 
@@ -142,6 +145,16 @@ def run(size: int, *words: object, before: Before | None = None) -> Ended:
     )
 
 
+def thresher(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run ``thresher WORDS`` in one process to its end; a warning is an error."""
+    ended = run(1, *words, before=_be_strict)
+    return subprocess.CompletedProcess(words, ended.codes[0], ended.printed, ended.said)
+
+
+def _be_strict(rank: int) -> None:
+    warnings.simplefilter("error")
+
+
 def trained(size: int, *words: object, out: Path, before: Before | None = None) -> Path:
     """Train or resume, and see that it went well."""
     ended = run(size, "train", *words, "--out", out, before=before)
@@ -157,15 +170,23 @@ def free_port() -> int:
 
 
 @functools.cache
-def _context() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(SLOW_IMPORTS))
-    return context
+def context() -> ForkServerContext:
+    """Starts processes as forks of the one that has imported what takes long."""
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(list(SLOW_IMPORTS))
+    return made
 
 
 def _main(
-    place: Place, words: Sequence[str], folder: Path, code: str, before: Before | None
+    place: Place,
+    words: Sequence[str],
+    environment: dict[str, str],
+    folder: Path,
+    code: str,
+    before: Before | None,
 ) -> None:
+    os.environ.clear()  # of when the first of these processes was started
+    os.environ.update(environment)
     with (folder / "err").open("w") as errors:
         os.dup2(errors.fileno(), 2)
     if place.size > 1:
