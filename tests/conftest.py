@@ -26,9 +26,6 @@ FASHION = ROOT / "examples" / "fashion-noisy"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import torch
 
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):  # what a file's tests share is made once
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
     if torch.cuda.is_available():
         return
     for item in items:

@@ -10,10 +10,7 @@ import pytest
 from benchmarks.cluster import hosts
 from benchmarks.cluster.measure import measure
 
-pytestmark = [
-    pytest.mark.xdist_group("cluster"),
-    pytest.mark.skipif(hosts.why_not() is not None, reason=hosts.why_not() or ""),
-]
+pytestmark = pytest.mark.skipif(hosts.why_not() is not None, reason=hosts.why_not() or "")
 
 
 def namespaces() -> str:

@@ -21,8 +21,6 @@ from tests.dist.runs import ENVIRONMENT, free_port
 from thresher.dist.environment import surroundings
 from thresher.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("cluster")  # one Slurm and one set of hosts per machine
-
 SCRIPT = ROOT / "examples" / "slurm" / "train.sbatch"
 EPOCHS = 80
 TINY = (

@@ -19,8 +19,6 @@ from thresher.dist import environment
 from thresher.dist.environment import check_devices, has_launcher, local_size, surroundings
 from thresher.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("cluster")
-
 # What salloc's own shell has, and what srun adds for each task; taken from Slurm 22.05.
 ALLOCATION = {
     "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "interactive", "SLURM_NTASKS": "2",
