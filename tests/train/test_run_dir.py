@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,22 @@ def test_a_full_disk_leaves_whole_lines(small_disk: Path) -> None:
     assert run.metrics.read_text() == '{"epoch": 1}\n'
     run.append_metrics([{"epoch": 2}, {"epoch": 3}])
     assert run.metrics.read_text().splitlines() == ['{"epoch": 1}', '{"epoch": 2}', '{"epoch": 3}']
+
+
+def test_a_run_goes_on_with_its_figures_though_the_disk_is_full(small_disk: Path) -> None:
+    run = RunDir(small_disk)
+    run.append_metrics([{"epoch": 1}, {"epoch": 2}, {"epoch": 3}])
+    with run.metrics.open("a") as file:
+        file.write('{"epoch": 4, "lo')  # as a kill leaves it
+    with (small_disk / "ballast").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 12))
+    run.keep_metrics_before(9)
+    assert [json.loads(line)["epoch"] for line in run.metrics.read_text().splitlines()] == [1, 2, 3]
+    run.keep_metrics_before(2)
+    assert run.metrics.read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+    run.keep_metrics_before(0)
+    assert run.metrics.read_text() == ""
 
 
 def test_two_runs_do_not_share_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

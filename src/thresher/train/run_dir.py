@@ -201,19 +201,22 @@ class RunDir:
                         path.unlink()
 
     def keep_metrics_before(self, epoch: int) -> None:
-        """Drop the figures of epochs that will be trained again, counted from 0, and half lines."""
+        """Drop the figures of epochs that will be trained again, counted from 0, and half a line.
+
+        Raises:
+            UserError: the file cannot be written to.
+        """
         if not self.metrics.is_file():
             return
-        kept = []
-        for line in self.metrics.read_text().splitlines():
-            try:
-                event = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line that a kill left half written
-            if event["epoch"] <= epoch:
-                kept.append(line + "\n")
-        with write_atomically(self.metrics) as temporary:
-            temporary.write_text("".join(kept))
+        kept = 0
+        with explain_write_errors(self.metrics):
+            # Epochs follow one another, so what stays is a beginning. A new file would need space,
+            # and a run that is started again on a full disk must go on.
+            for line in self.metrics.read_bytes().splitlines(keepends=True):
+                if not _is_of_epoch(line, epoch):
+                    break
+                kept += len(line)
+            os.truncate(self.metrics, kept)
 
     def write_config(self, config: ResolvedConfig, method_options: Any) -> None:
         """Write the resolved configuration with the method's own options below its name."""
@@ -271,3 +274,12 @@ def _try_lock(handle: int) -> bool:
     except OSError:  # a file system without locks, as some cluster ones are
         return True
     return True
+
+
+def _is_of_epoch(line: bytes, last: int) -> bool:
+    """Whether a line of figures is whole and of no later epoch."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return False
+    return line.endswith(b"\n") and event["epoch"] <= last
