@@ -22,8 +22,6 @@ from tests.forks import thresher
 from thresher.cli import COMMANDS, main
 
 QUICK = ["--model", "small_cnn", "--epochs", "2", "--batch-size", "8", "--threads", "1"]
-
-
 ALONE = forks.Place(rank=0, size=1, port=0)
 LINE = [sys.executable, "-W", "error", "-m", "thresher"]
 

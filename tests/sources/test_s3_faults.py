@@ -107,7 +107,7 @@ def test_a_fault_that_passes_leaves_no_trace(
     assert kind == "tree" or proxy.faults == []
     forget(cache_folder)
     proxy.faults.clear()
-    proxy.fail("GET /data/", *[FAULTS[name]] * (1 if stalls else 2))
+    proxy.fail("GET /data/", *[FAULTS[name]] * (1 if stalls else 3))
     reader = Reader(manifest)
     assert [reader.read(i) for i in range(6)] == IMAGES
     assert proxy.faults == []
