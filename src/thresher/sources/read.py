@@ -94,10 +94,11 @@ class _Files:
     """A file per image."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
+        self._folders = manifest.shards
+        self._keys = manifest.table["key"]
 
     def read(self, index: int, shard: int, offset: int, length: int) -> bytes:
-        folder, key = self._manifest.shards[shard], self._manifest.key(index)
+        folder, key = self._folders[shard], str(self._keys[index].as_py())
         if is_url(folder) or is_url(key):  # a local table may list web addresses
             return self._read_remote(folder, key, version=offset, length=length)
         path = os.path.join(folder, key)  # noqa: PTH118 - half the time of Path
