@@ -100,6 +100,8 @@ def test_command_measures_and_plan_takes_it(
     # Some ten microseconds on an idle machine, a few hundred on a full one.
     assert found.pace_seconds > 0
     assert 0 < found.message_seconds <= found.crowded_message_seconds < 0.1
+    assert [images for images, _ in found.turns] == [1, 4]
+    assert all(1 <= factor < 10 for _, factor in found.turns)
     assert main(["plan", "--profile", str(out), "--nodes", "1..8"]) == 0
     assert "bottleneck" in capsys.readouterr().out
 

@@ -27,12 +27,13 @@ def test_bends_survive_the_disk_and_older_profiles_have_none(
 ) -> None:
     path = tmp_path / "p.json"
     bent = replace(profile.forward, points=((10.0, 0.1), (20.0, 0.3)))
-    replace(profile, forward=bent, message_seconds=1e-4).save(path)
+    replace(profile, forward=bent, message_seconds=1e-4, turns=((8.0, 1.2),)).save(path)
     assert Profile.load(path).forward(15) == pytest.approx(0.2)
+    assert Profile.load(path).turns == ((8.0, 1.2),)
     values = json.loads(path.read_text())
     for name in ("forward", "backward", "update", "augment", "ledger"):
         del values[name]["points"]
-    del values["message_seconds"], values["crowded_message_seconds"]
+    del values["message_seconds"], values["crowded_message_seconds"], values["turns"]
     path.write_text(json.dumps(values))
     assert Profile.load(path) == profile
 
@@ -53,6 +54,8 @@ BAD: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda v: v["update"].update(points=[[2, 1], [2, 1]]), "'update.points' must ascend"),
     (lambda v: v["update"].update(points=[[2, -1]]), "'update.points' is -1"),
     (lambda v: v["update"].update(points=[[0, 1]]), "'update.points' is 0; it must be above 0"),
+    (lambda v: v.update(turns=[[8, 1.2], [8, 1.1]]), "'turns' must ascend"),
+    (lambda v: v.update(turns=[[8, 0.5]]), "'turns' is 0.5; it must be at least 1"),
     (lambda v: v.update(message_seconds=-1), "'message_seconds' is -1"),
     (lambda v: v.update(hardware=3), "'hardware' must be text"),
     (lambda v: v.update(decodes_beside=1), "must be true or false"),

@@ -110,6 +110,19 @@ def test_processes_share_a_node_s_cores(profile: Profile) -> None:
     assert found.efficiency == pytest.approx(0.5)
 
 
+def test_taking_turns_takes_longer_than_one_after_the_other(profile: Profile) -> None:
+    # 5 images take 1.4 times as long, 15 take 1.2 times: 10 images take 1.3 times.
+    measured = dataclasses.replace(profile, turns=((5.0, 1.4), (15.0, 1.2)))
+    crowded = weak(processes_per_node=4, cores_per_node=2)
+    assert predict(measured, FREE, crowded, 1).compute == pytest.approx(2 * 1.3 * 0.37)
+    # Not where each has a core, and beyond what was measured as at its ends.
+    free = weak(processes_per_node=4, cores_per_node=4)
+    assert predict(measured, FREE, free, 1).compute == pytest.approx(0.37)
+    assert measured.taking_turns(1) == pytest.approx(1.4)
+    assert measured.taking_turns(100) == pytest.approx(1.2)
+    assert profile.taking_turns(10) == 1
+
+
 def test_an_exchange_takes_its_work_from_the_step_s_cores(profile: Profile) -> None:
     # 2 networks of 100 MB, each byte sent once by each of two: 1 ns a byte is 0.2 s of work.
     busy = dataclasses.replace(SLOW, host_seconds_per_byte=1e-9)

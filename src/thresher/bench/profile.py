@@ -10,7 +10,7 @@ import torch
 
 from thresher.bench.clock import Clock
 from thresher.bench.images import measure
-from thresher.bench.messages import processor_seconds
+from thresher.bench.neighbours import Neighbours, has_room, measure_neighbours
 from thresher.bench.pace import Pace
 from thresher.bench.step import PHASES, PIECES, Setting, Step
 from thresher.dist.memory import keep_memory
@@ -83,11 +83,15 @@ def measure_profile(
     for name in PIECES:
         points = tuple((float(s), p[name]) for s, p in zip(sizes, pieces, strict=True))
         lines[name] = replace(fit(*zip(*points, strict=True)), points=points)
-    prices = None
+    weight_bytes = sum(net.weight_bytes for net in step.nets)
+    optimizer_bytes = sum(net.optimizer_bytes for net in step.nets)
+    neighbours = None
     if setting.device.type == "cpu":
-        report("messages between processes")
-        prices = processor_seconds()
-    free, crowded = prices or (0.0, 0.0)
+        report("processes on the same cores")
+        needed = weight_bytes + optimizer_bytes + max(saved)
+        ends = sorted({sizes[0], sizes[-1]}) if has_room(needed) else []
+        neighbours = measure_neighbours(setting, ends, torch.get_num_threads())
+    beside = neighbours or Neighbours(0.0, 0.0, ())
     return Profile(
         hardware=_hardware(setting.device),
         network=setting.model,
@@ -107,21 +111,22 @@ def measure_profile(
         decode_rate=rates.decoded,
         cached_rate=rates.cached,
         image_bytes=rates.image_bytes,
-        weight_bytes=sum(net.weight_bytes for net in step.nets),
-        optimizer_bytes=sum(net.optimizer_bytes for net in step.nets),
+        weight_bytes=weight_bytes,
+        optimizer_bytes=optimizer_bytes,
         activation_bytes=fit([float(s) for s in sizes], saved).slope,
         ledger_bytes=step.ledger_bytes,
         cache_bytes=rates.cache_bytes,
         peer_bytes=peer_bytes,
         peer_messages=step.nets[0].passes / PHASES if two else 0.0,
         variation=variation,
-        message_seconds=free,
-        crowded_message_seconds=crowded,
+        message_seconds=beside.message,
+        crowded_message_seconds=beside.crowded_message,
+        turns=beside.turns,
         pace_seconds=usual_pace,
         source=f"thresher bench profile: {repeats} x {PHASES} steps at {sizes} images of"
         f" {setting.image_size} pixels, {setting.num_classes} classes, {_precision(setting)},"
-        f" PyTorch {torch.__version__}; decoding of {rates.words}; messages between processes"
-        f" {'not ' if prices is None else ''}measured",
+        f" PyTorch {torch.__version__}; decoding of {rates.words}; processes on the same"
+        f" cores {'not ' if neighbours is None else ''}measured",
     )
 
 

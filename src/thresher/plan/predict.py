@@ -220,8 +220,8 @@ def _pieces(
     per_node = 1 if alone else job.processes_per_node
     processes = nodes * per_node
     slower = 1.0
-    if job.cores_per_node is not None:
-        slower = max(1.0, per_node * profile.cores / job.cores_per_node)
+    if job.cores_per_node is not None and per_node * profile.cores > job.cores_per_node:
+        slower = per_node * profile.cores / job.cores_per_node * profile.taking_turns(served)
     # Apart, a process does one network's half of what was measured for both.
     half = 0.5 if apart else 1.0
     forward = half * profile.forward(served) * slower

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from thresher.errors import UserError
 from thresher.files import write_atomically
 from thresher.plan.line import Line
@@ -54,6 +56,8 @@ class Profile:
             computes.
         crowded_message_seconds: the same where more processes than cores take turns on them; 0 if
             not measured.
+        turns: (images, by how much longer steps take whose processes take turns on the same cores
+            than one after the other), ascending in images; empty if not measured.
         pace_seconds: of ``bench/pace.py``'s fixed piece of work in the same minutes; 0 if not
             measured.
         source: where the figures come from.
@@ -87,6 +91,7 @@ class Profile:
     variation: float = 0.0
     message_seconds: float = 0.0
     crowded_message_seconds: float = 0.0
+    turns: tuple[tuple[float, float], ...] = ()
     pace_seconds: float = 0.0
     source: str = ""
 
@@ -97,6 +102,15 @@ class Profile:
         """Of a processor for each message, where processes take turns on cores or do not."""
         # A profile of an earlier version knows neither; one figure stands for a missing other.
         return (crowded and self.crowded_message_seconds) or self.message_seconds
+
+    def taking_turns(self, images: float) -> float:
+        """By how much longer steps of so many images take, at least 1, where processes take turns
+        on cores: between what was measured on a straight line, beyond it as at its end.
+        """
+        if not self.turns:
+            return 1.0
+        sizes, factors = zip(*self.turns, strict=True)
+        return float(np.interp(images, sizes, factors))
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -152,6 +166,7 @@ def _from_values(values: dict[str, Any]) -> Profile:
         points = _pairs(f"{name}.points", line.get("points", ()))
         given[name] = Line(line["intercept"], line["slope"], points)
     given["ready"] = _pairs("ready", values["ready"])
+    given["turns"] = _pairs("turns", values.get("turns", ()))
     return Profile(**given)
 
 
@@ -172,10 +187,15 @@ def _check(profile: Profile) -> None:
         elif name in _LINES:
             for part in ("intercept", "slope"):
                 _check_number(f"{name}.{part}", getattr(value, part), positive=False)
-            _check_points(name, value.points)
+            _check_points(f"{name}.points", value.points)
         elif name == "decodes_beside":
             if not isinstance(value, bool):
                 raise UserError("'decodes_beside' must be true or false.")
+        elif name == "turns":
+            _check_points(name, value)
+            for _, factor in value:
+                if factor < 1:
+                    raise UserError(f"'{name}' is {factor:g}; it must be at least 1.")
         elif name != "ready":
             _check_number(name, value, positive=name in _POSITIVE)
     if profile.networks not in (1, 2):
@@ -194,11 +214,11 @@ def _check_number(name: str, value: object, *, positive: bool) -> None:
 
 def _check_points(name: str, points: tuple[tuple[float, float], ...]) -> None:
     previous = 0.0
-    for images, seconds in points:
-        _check_number(f"{name}.points", images, positive=True)
-        _check_number(f"{name}.points", seconds, positive=False)
+    for images, value in points:
+        _check_number(name, images, positive=True)
+        _check_number(name, value, positive=False)
         if images <= previous:
-            raise UserError(f"'{name}.points' must ascend in images.")
+            raise UserError(f"'{name}' must ascend in images.")
         previous = images
 
 
