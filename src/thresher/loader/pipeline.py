@@ -22,23 +22,22 @@ from thresher.config import Cache, Decoder
 from thresher.errors import UserError
 from thresher.loader import canvas
 from thresher.loader.choice import choose
-from thresher.loader.decode import DecodeError
 from thresher.loader.draws import uniforms
 from thresher.loader.host_batch import HostBatch
 from thresher.loader.keep import decide, free_memory
-from thresher.loader.make import Framing, Maker
+from thresher.loader.make import Framing, Maker, has_reason
 from thresher.loader.planned import Planned, planned
 from thresher.loader.pool import Pool, Work
 from thresher.loader.store import DeviceStore, HostStore, store_side
 from thresher.loader.trial import MOST_SAMPLES
-from thresher.loader.workers import Make, Workers, affordable
+from thresher.loader.workers import Workers, affordable
 
 __all__ = ["CROP_STREAM", "Framing", "HostBatch", "Loader"]
 
 CROP_STREAM = 0
 _PREFETCH = 3
 _MOST_PER_TASK = 32
-_TASKS_PER_THREAD = 4
+_TASKS_PER_THREAD = 2
 """Of one batch: few, since every task costs a turn of the interpreter; enough to share evenly. Of a
 process only one: a message takes this one's interpreter as long as a dozen small images in it."""
 _LITTLE = 2**20
@@ -245,38 +244,54 @@ class Loader:
             job.batch.valid[np.isin(job.batch.ids, list(self.unreadable))] = False
 
     def _make_part(self, job: _Job, part: slice) -> None:
-        squares = job.squares.numpy()
-        batch = job.batch
-        make = self._maker if self._workers is None else self._made(job, part, self._workers)
-        for place in range(part.start, min(part.stop, len(batch.ids))):
-            if job.work.is_cancelled:
-                return
-            if not batch.valid[place]:
-                continue
-            sample, position = int(batch.ids[place]), int(batch.positions[place])
-            if (known := self.unreadable.get(sample)) is not None:
-                self._mark_unreadable(sample, position, known)  # perhaps known from a checkpoint
-                batch.valid[place] = False
-                continue
-            draws = None if job.draws is None else job.draws[place]
-            try:
-                self._make_one(make, sample, position, draws, squares[place])
-            except (DecodeError, OSError) as error:
-                self._mark_unreadable(sample, position, str(error))
-                batch.valid[place] = False
-                squares[place] = 0
-            except (UserError, MemoryError) as error:
-                what = str(error) if isinstance(error, UserError) else "Memory ran out."
-                raise UserError(f"{what} This happened at {self._name(sample)}.") from error
-            except Exception as error:
-                error.add_note(f"This happened at {self._name(sample)}.")
-                raise
+        batch, squares = job.batch, job.squares.numpy()
+        valid = np.flatnonzero(batch.valid[part]) + part.start
+        for place in valid:
+            if (known := self.unreadable.get(int(batch.ids[place]))) is not None:
+                self._pass_over(job, place, known)  # perhaps known from a checkpoint
+        missing = np.flatnonzero(self._missing(job, part)) + part.start
+        kept = squares if self._host is None else self._host.pixels
+        rows = missing if self._host is None else batch.positions[missing]
+        draws = self._draws(job)
+        made = (self._workers or self._maker).many(
+            batch.ids[missing].tolist(),
+            None if draws is None else draws[missing],
+            [kept[row] for row in rows],
+            lambda _: not job.work.is_cancelled,
+        )
+        store = self._host or self._device
+        for place, answer in zip(missing, made, strict=False):
+            if isinstance(answer, Exception):
+                self._pass_over(job, place, self._reason(answer, int(batch.ids[place])))
+            elif store is not None:
+                store.sizes[batch.positions[place]] = answer
+        if self._host is None or job.work.is_cancelled:
+            return  # the device keeps the batch's squares when all of them are there
+        self._host.filled[batch.positions[missing]] = True
+        for place in valid[batch.valid[valid]]:
+            if job.draws is None:
+                squares[place] = self._host.pixels[batch.positions[place]]
+            else:
+                self._host.crop(int(batch.positions[place]), job.draws[place], squares[place])
 
-    def _made(self, job: _Job, part: slice, workers: Workers) -> Make:
-        """Let this thread's process decode what is missing."""
-        wanted, draws = self._missing(job, part), self._draws(job)
-        ids = job.batch.ids[part][wanted]
-        return workers.make(ids, None if draws is None else draws[part][wanted])
+    def _pass_over(self, job: _Job, place: int, reason: str) -> None:
+        self._mark_unreadable(int(job.batch.ids[place]), int(job.batch.positions[place]), reason)
+        job.batch.valid[place] = False
+        job.squares.numpy()[place] = 0
+
+    def _reason(self, error: Exception, sample: int) -> str:
+        """Why an image cannot be used.
+
+        Raises:
+            UserError, or the error itself: it is no image's reason; the sample's name is added.
+        """
+        if has_reason(error):
+            return str(error)
+        if isinstance(error, UserError | MemoryError):
+            what = str(error) if isinstance(error, UserError) else "Memory ran out."
+            raise UserError(f"{what} This happened at {self._name(sample)}.") from error
+        error.add_note(f"This happened at {self._name(sample)}.")
+        raise error
 
     def _draws(self, job: _Job) -> np.ndarray | None:
         """What a maker needs of them: nothing where whole images are kept and cropped later."""
@@ -289,24 +304,6 @@ class Loader:
         if store is not None:
             missing &= ~store.filled[batch.positions[part]]
         return missing
-
-    def _make_one(
-        self, make: Make, sample: int, position: int, draws: np.ndarray | None, out: np.ndarray
-    ) -> None:
-        store = self._host or self._device
-        if store is None:
-            make(sample, draws, out)
-            return
-        if not store.filled[position]:
-            kept = out if self._host is None else self._host.pixels[position]
-            store.sizes[position] = make(sample, None, kept)
-        if self._host is None:
-            return  # the device keeps the batch's squares when all of them are there
-        self._host.filled[position] = True
-        if draws is None:
-            out[...] = self._host.pixels[position]
-        else:
-            self._host.crop(position, draws, out)
 
     def _mark_unreadable(self, sample: int, position: int, reason: str) -> None:
         self.unreadable[sample] = reason

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from thresher.errors import UserError
-from thresher.loader.decode import DecodeError
-from thresher.loader.make import Maker
+from thresher.loader.make import Made, Maker, has_reason
 from thresher.loader.workers import PROGRESS_BYTES
 
 
@@ -28,30 +27,29 @@ def main(words: Sequence[str]) -> None:
     torch.set_num_threads(1)
     connection, memory = Connection(int(words[0])), mmap.mmap(int(words[1]), 0)
     progress = np.frombuffer(memory, np.int64, 1)
+
+    def going(sample: int) -> bool:
+        progress[0] = sample
+        return True
+
     try:
         maker: Maker = pickle.loads(connection.recv_bytes())
         squares = np.frombuffer(memory, np.uint8, offset=PROGRESS_BYTES).reshape(connection.recv())
         while True:
             samples, draws = connection.recv()
-            answers = []
-            for row, sample in enumerate(samples):
-                progress[0] = sample
-                draw = None if draws is None else draws[row]
-                answers.append(_make(maker, sample, draw, squares[row]))
-            connection.send(answers)
+            made = maker.many(samples, draws, list(squares), going)
+            connection.send([_sendable(answer) for answer in made])
     except (EOFError, ConnectionError):
         return
 
 
-def _make(
-    maker: Maker, sample: int, draws: np.ndarray | None, out: np.ndarray
-) -> tuple[int, int] | Exception:
-    try:
-        return maker(sample, draws, out)
-    except (DecodeError, OSError, UserError, MemoryError) as error:
-        return error
-    except Exception as error:  # of ours; not every class of error can be sent
-        return RuntimeError("".join(traceback.format_exception(error)))
+def _sendable(answer: Made) -> Made:
+    """The same, but for errors of ours, since not every class of error can be sent."""
+    if not isinstance(answer, Exception) or has_reason(answer):
+        return answer
+    if isinstance(answer, UserError | MemoryError):
+        return answer
+    return RuntimeError("".join(traceback.format_exception(answer)))
 
 
 if __name__ == "__main__":

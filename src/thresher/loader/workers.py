@@ -25,7 +25,7 @@ from typing import IO
 import numpy as np
 
 from thresher.errors import UserError
-from thresher.loader.make import Maker
+from thresher.loader.make import Made, Maker
 
 PROGRESS_BYTES = 8
 """At the start of the shared memory: the id of the sample that the worker is busy with."""
@@ -36,9 +36,6 @@ _COPIES = 2
 """Of what it is sent: the bytes, and what is made of them."""
 _SHARE = 0.25
 """Of the free memory."""
-
-Make = Callable[[int, np.ndarray | None, np.ndarray], tuple[int, int]]
-"""As ``Maker.__call__``."""
 
 
 def affordable(maker: Maker, num: int, num_bytes: int) -> bool:
@@ -57,7 +54,7 @@ def affordable(maker: Maker, num: int, num_bytes: int) -> bool:
 
 
 class Workers:
-    """One process for each thread that calls ``make``, started at its first call.
+    """One process for each thread that calls ``many``, started at its first call.
 
     Args:
         maker: what they run; has to be picklable.
@@ -80,35 +77,27 @@ class Workers:
         self._all: list[_Worker] = []
         self._lock = threading.Lock()
 
-    def make(self, samples: np.ndarray, draws: np.ndarray | None) -> Make:
-        """Make squares in this thread's process.
-
-        Args:
-            samples: int64[k], manifest ids.
-            draws: float32[k, CROP_DRAWS], or None.
-
-        Returns:
-            A stand-in for the ``Maker`` that knows these samples; valid until the next call.
+    def many(
+        self,
+        samples: Sequence[int],
+        draws: np.ndarray | None,
+        outs: Sequence[np.ndarray],
+        going: object = None,  # noqa: ARG002 - a process is not asked to stop, but ended
+    ) -> list[Made]:
+        """As ``Maker.many``, in this thread's process.
 
         Raises:
             UserError: the process ended; the message names the sample it was busy with.
         """
         worker = self._worker()
         try:
-            worker.connection.send((samples.tolist(), draws))
-            answers = worker.connection.recv()
+            worker.connection.send((list(samples), draws))
+            made: list[Made] = worker.connection.recv()
         except (EOFError, OSError):
             raise self._death(worker) from None
-        row_of = {int(sample): row for row, sample in enumerate(samples)}
-
-        def made(sample: int, _draws: np.ndarray | None, out: np.ndarray) -> tuple[int, int]:
-            row = row_of[sample]
-            answer: tuple[int, int] | Exception = answers[row]
-            if isinstance(answer, Exception):
-                raise answer
-            out[...] = worker.squares[row]
-            return answer
-
+        for answer, square, out in zip(made, worker.squares, outs, strict=False):
+            if not isinstance(answer, Exception):
+                out[...] = square
         return made
 
     def close(self) -> None:
