@@ -14,9 +14,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from thresher.dist.environment import MAX_RESTARTS, RESTART_COUNT
+from thresher.dist.errors import PEERS_LOST
 
 _GRACE_SECONDS = "60"
 """For saving after a signal, before a process is killed; PyTorch's own variable overrides it."""
+_ONE_LOOK_SECONDS = 1
 _USER_ERROR = 2
 """What a process ends with after a mistake of the user's; another try would make it again."""
 
@@ -79,10 +81,25 @@ def _try(words: Sequence[str], processes: int, signals: str) -> ChildFailedError
     return None
 
 
+def _cause(error: ChildFailedError) -> tuple[int, int]:
+    """The rank that failed first and its exit code.
+
+    Who lost a peer failed because of it. If both are seen in the same look at them, which has one
+    second for both, the agent would name the lower rank.
+    """
+    first, failure = error.get_first_failure()
+    if failure.exitcode == PEERS_LOST:
+        for rank, other in error.failures.items():
+            by_the_agent = other.exitcode == -signal.SIGTERM
+            is_later = other.timestamp > failure.timestamp + _ONE_LOOK_SECONDS
+            if other.exitcode != PEERS_LOST and not by_the_agent and not is_later:
+                return rank, other.exitcode
+    return first, failure.exitcode
+
+
 def _explain(error: ChildFailedError) -> int:
     """Its exit code, and a sentence for a process that had no time to say one."""
-    rank, failure = error.get_first_failure()
-    code = failure.exitcode
+    rank, code = _cause(error)
     if code >= 0:
         return code
     why = ", as when the machine's memory runs out" if -code == signal.SIGKILL else ""
