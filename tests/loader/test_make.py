@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +106,27 @@ def test_an_error_in_decoding_ends_it_too(monkeypatch: pytest.MonkeyPatch) -> No
     first, last = Maker(IMAGES.__getitem__, "whole").many(range(NUM), None, list(squares()))
     assert isinstance(first, DecodeError)
     assert isinstance(last, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("num_bytes", [1, 2**24])
+def test_an_error_in_framing_is_that_image_s_and_comes_last(
+    num_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, done = make.cut, 0
+
+    def cut_five(*words: Any) -> None:
+        nonlocal done
+        if done == 5:
+            raise MemoryError
+        done += 1
+        cut(*words)
+
+    monkeypatch.setattr(make, "cut", cut_five)
+    monkeypatch.setattr(make, "_DECODED_BYTES", num_bytes)
+    made = Maker(IMAGES.__getitem__, "whole").many(range(NUM), None, list(squares()))
+    assert made[:5] == [(20, 24)] * 5
+    assert len(made) == 6
+    assert isinstance(made[5], MemoryError)
 
 
 def test_it_stops_when_told_to(one_by_one: np.ndarray) -> None:

@@ -87,7 +87,7 @@ def measure_neighbours(setting: Setting, sizes: Sequence[int], threads: int) -> 
     }  # fmt: skip
     answer, told = start.Pipe(duplex=False)
     meetings = {size: start.Barrier(size) for size in range(1, ranks + 1)}
-    steps = start.Value("i", 0, lock=True)
+    steps = start.Value("i", 0)
     started = []
     try:
         for rank in range(ranks):

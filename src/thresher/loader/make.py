@@ -113,7 +113,8 @@ class Maker:
     ) -> list[Made]:
         """The first few of these."""
         made: list[Made] = []
-        waiting: list[tuple[_Decoded, np.ndarray]] = []
+        waiting: dict[int, _Decoded] = {}
+        num_bytes = 0
         for index, data in enumerate(self._read_some(samples, going)):
             if isinstance(data, Exception):
                 made.append(data)
@@ -129,10 +130,14 @@ class Maker:
                     break
                 continue
             made.append(decoded.seen)
-            waiting.append((decoded, outs[index]))
-            if sum(one.pixels.nbytes for one, _ in waiting) > _DECODED_BYTES:
-                _frame(waiting)
-        _frame(waiting)
+            waiting[index] = decoded
+            num_bytes += decoded.pixels.nbytes
+            if num_bytes > _DECODED_BYTES:
+                _frame(waiting, outs, made)
+                if _ends_the_run(made[-1]):
+                    return made
+                num_bytes = 0
+        _frame(waiting, outs, made)
         return made
 
     def _read_some(
@@ -171,10 +176,14 @@ class Maker:
         return _Decoded(pixels, box, seen)
 
 
-def _frame(waiting: list[tuple[_Decoded, np.ndarray]]) -> None:
-    """Cut out what waits, and let go of it."""
-    for decoded, out in waiting:
-        cut(decoded.pixels, decoded.box, out)
+def _frame(waiting: dict[int, _Decoded], outs: Sequence[np.ndarray], made: list[Made]) -> None:
+    """Cut out what waits, by its place, and let go of it; an error comes last in what is made."""
+    for index, decoded in waiting.items():
+        try:
+            cut(decoded.pixels, decoded.box, outs[index])
+        except Exception as error:
+            made[index:] = [error]
+            break
     waiting.clear()
 
 

@@ -253,11 +253,14 @@ class Loader:
         kept = squares if self._host is None else self._host.pixels
         rows = missing if self._host is None else batch.positions[missing]
         draws = self._draws(job)
-        made = (self._workers or self._maker).many(
+        if self._workers is not None:  # which are not asked to stop, but ended
+            make = self._workers.many
+        else:
+            make = partial(self._maker.many, going=lambda _: not job.work.is_cancelled)
+        made = make(
             batch.ids[missing].tolist(),
             None if draws is None else draws[missing],
             [kept[row] for row in rows],
-            lambda _: not job.work.is_cancelled,
         )
         store = self._host or self._device
         for place, answer in zip(missing, made, strict=False):

@@ -78,11 +78,7 @@ class Workers:
         self._lock = threading.Lock()
 
     def many(
-        self,
-        samples: Sequence[int],
-        draws: np.ndarray | None,
-        outs: Sequence[np.ndarray],
-        going: object = None,  # noqa: ARG002 - a process is not asked to stop, but ended
+        self, samples: Sequence[int], draws: np.ndarray | None, outs: Sequence[np.ndarray]
     ) -> list[Made]:
         """As ``Maker.many``, in this thread's process.
 

@@ -95,7 +95,7 @@ class _Files:
 
     def __init__(self, manifest: Manifest) -> None:
         self._folders = manifest.shards
-        self._keys = manifest.table["key"]
+        self._keys = manifest.table["key"]  # which ``Manifest.key`` looks up in every call
 
     def read(self, index: int, shard: int, offset: int, length: int) -> bytes:
         folder, key = self._folders[shard], str(self._keys[index].as_py())
