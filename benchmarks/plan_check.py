@@ -1,31 +1,25 @@
 """How well ``thresher plan`` predicts: against swCaffe's published speed-ups, and our own runs.
 
     python benchmarks/plan_check.py [--out docs/figures]
-    python benchmarks/plan_check.py --measured scaling.json --profile profile.json … --cores 2
-        [--link our-link.yaml …] [--out docs/figures]
+    python benchmarks/plan_check.py --sets SETS --cores 2 [--out docs/figures]
 
 prints the comparison and a last line of JSON; with --out it writes scaling.json and scaling.svg
 there. The swCaffe part needs no machine but this one and takes a second.
 
---measured is a list of records, as ``benchmarks/scaling.py`` writes them:
-
-    {"processes": int, "placement": "together" | "apart", "mode": "weak" | "strong", "link": name,
-     "model": name, "method": name, "images_per_second": float, "batch_per_process": int,
-     "exposed_seconds": float, "bytes_per_step": float}
-
---profile is what ``thresher bench profile`` measured on one process of the same machine, one file
-for each network and method; --cores are those that all processes shared. Where a record and its
-profile both have "pace_seconds", a fixed piece of work timed in the minutes of each, the profile's
-times are brought to the record's pace: a machine shared with others is not as fast when it is
-profiled as when it trains. The error without that is given beside. A record's link is a
-preset of ``thresher plan`` or the name in one of the --link files, as ``thresher bench link``
-writes them.
+--sets is the folder that ``plan_sets.py`` wrote: sets of profiles and of the runs that they are to
+predict, taken right after one another; --cores are those that all processes shared. Even within
+these minutes the machine may be a third slower when the profile is taken than when the run is. So a
+run of several processes also times one of them while the others sleep, and the profile's step is
+brought to that time: the error is that of what the planner says of many processes beside one. A run
+of one process is held against the profile as it is, and so is "as profiled" for all. With several
+sets these are medians.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -123,79 +117,79 @@ def swapped() -> list[Published]:
     ]
 
 
-def check_measured(
-    records: list[dict[str, Any]], profiles: list[Profile], links: dict[str, Link], cores: int
-) -> list[dict[str, Any]]:
-    """Every record with its prediction: the machine is one node whose cores all processes share.
+def check_set(folder: Path, cores: int) -> list[dict[str, Any]]:
+    """Every run of a set with its prediction: all processes share the cores of one node.
 
     A process that holds one of two networks serves its own images and its twin's; the planner
     counts them once.
     """
+    profiles = [Profile.load(path) for path in sorted(folder.glob("*.profile.json"))]
+    here, hosts = (load_link(str(folder / f"{name}.link.yaml")) for name in ("here", "hosts"))
     rows = []
-    for record in records:
-        processes = int(record["processes"])
-        profile = _profile_for(record, profiles)
+    for run in json.loads((folder / "measured.json").read_text()):
         job = Job(
             images=IMAGES,
-            batch_per_process=int(record["batch_per_process"])
-            // (2 if record["placement"] == "apart" else 1),
-            processes_per_node=processes,
-            placement=record["placement"],
+            batch_per_process=int(run["batch_per_process"])
+            // (2 if run["placement"] == "apart" else 1),
+            processes_per_node=int(run["processes"]),
+            placement=run["placement"],
             cores_per_node=cores,
             cached=True,
         )
-        link = links.get(record["link"]) or load_link(record["link"])
-        found = predict(at_pace(profile, record.get("pace_seconds", 0.0)), link, job, 1)
-        as_profiled = predict(profile, link, job, 1)
-        rows.append(
-            {
-                **record,
-                "predicted_images_per_second": round(found.images_per_second, 2),
-                "predicted_exposed_seconds": round(found.exposed, 5),
-                "error": round(found.images_per_second / record["images_per_second"] - 1, 4),
-                "error_as_profiled": round(
-                    as_profiled.images_per_second / record["images_per_second"] - 1, 4
-                ),
-            }
-        )
+        profile, link = _profile_for(run, profiles), here if run["link"] == "lo" else hosts
+        as_profiled = predict(profile, link, job, 1).images_per_second
+        if int(run["processes"]) > 1:
+            profile = at_speed_of(run, profile)
+        found = predict(profile, link, job, 1)
+        predicted = {
+            "predicted_images_per_second": round(found.images_per_second, 2),
+            "predicted_exposed_seconds": round(found.exposed, 5),
+            "error": round(found.images_per_second / run["images_per_second"] - 1, 4),
+            "error_as_profiled": round(as_profiled / run["images_per_second"] - 1, 4),
+        }
+        rows.append({**run, **predicted})
     return rows
 
 
-def at_pace(profile: Profile, pace: float) -> Profile:
-    """The profile as it would be where the fixed piece of work takes ``pace`` seconds.
-
-    All that a processor does takes as much longer or shorter; what a link does stays.
-    """
-    if not (pace and profile.pace_seconds):
-        return profile
-    longer = pace / profile.pace_seconds
+def at_speed_of(run: dict[str, Any], profile: Profile) -> Profile:
+    """The profile as it would be where a process's step takes as long as one did in this run."""
+    batch, half = run["batch_per_process"], 0.5 if run["placement"] == "apart" else 1.0
+    networks = ("forward", "backward", "update")
+    own = half * sum(getattr(profile, name)(batch) for name in networks)
+    longer = run["alone_seconds"] / (own + profile.augment(batch) + profile.ledger(batch))
     times = {
         name: Line(
             line.intercept * longer,
             line.slope * longer,
             tuple((images, seconds * longer) for images, seconds in line.points),
         )
-        for name in ("forward", "backward", "update", "augment", "ledger")
+        for name in (*networks, "augment", "ledger")
         for line in [getattr(profile, name)]
     }
-    return replace(
-        profile,
-        **times,
-        decode_rate=profile.decode_rate / longer,
-        cached_rate=profile.cached_rate / longer,
-        message_seconds=profile.message_seconds * longer,
-        crowded_message_seconds=profile.crowded_message_seconds * longer,
-        pace_seconds=pace,
-    )
+    return replace(profile, **times)
 
 
-def _profile_for(record: dict[str, Any], profiles: list[Profile]) -> Profile:
-    method = record.get("method", profiles[0].method)
-    network = record.get("model", profiles[0].network)
+def over_sets(sets: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The same runs in each set as one, by medians; of spreads the lowest and the highest."""
+    rows = []
+    for same in zip(*sets, strict=True):
+        row = dict(same[0])
+        for name, value in row.items():
+            values = [one[name] for one in same]
+            if isinstance(value, float):
+                row[name] = round(statistics.median(values), 6)
+            elif isinstance(value, list):
+                row[name] = [min(low for low, _ in values), max(high for _, high in values)]
+        errors = [one["error"] for one in same]
+        rows.append({**row, "error_spread": [min(errors), max(errors)]})
+    return rows
+
+
+def _profile_for(run: dict[str, Any], profiles: list[Profile]) -> Profile:
     for profile in profiles:
-        if (profile.method, profile.network) == (method, network):
+        if (profile.method, profile.network) == (run["method"], run["model"]):
             return profile
-    raise SystemExit(f"No --profile is of {network} by '{method}', which {record} used.")
+    raise SystemExit(f"No profile of the set is of {run['model']} by '{run['method']}'.")
 
 
 def published_panel() -> Panel:
@@ -248,14 +242,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--measured", type=Path)
-    parser.add_argument("--profile", type=Path, nargs="*", default=[])
-    parser.add_argument("--link", type=Path, nargs="*", default=[])
+    parser.add_argument("--sets", type=Path, metavar="FOLDER")
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    if args.measured and not args.profile:
-        parser.error("--measured needs --profile, measured on the same machine")
+    folders = sorted(args.sets.glob("set-*")) if args.sets else []
+    if args.sets and not folders:
+        parser.error(f"--sets: {args.sets} has no set-1; plan_sets.py writes such a folder")
 
     rows = [compare(case) for case in CASES]
     turned = [compare(case) for case in swapped()]
@@ -269,26 +262,27 @@ def main() -> None:
 
     panels = [published_panel()]
     measured = None
-    if args.measured:
-        links = {link.name: link for link in (load_link(str(path)) for path in args.link)}
-        records = json.loads(args.measured.read_text())
-        profiles = [Profile.load(path) for path in args.profile]
-        measured = check_measured(records, profiles, links, args.cores)
+    if folders:
+        measured = over_sets([check_set(folder, args.cores) for folder in folders])
         panels.append(measured_panel(measured))
-        print(f"\n{'processes':>9} {'link':16}{'method':7}{'placement':10}{'mode':8}"
-              f"{'measured':>10}{'predicted':>11}{'error':>8}{'as profiled':>13}")  # fmt: skip
+        print(f"\n{len(folders)} sets; medians\n"
+              f"{'processes':>9} {'link':16}{'network':14}{'method':7}{'placement':10}{'mode':8}"
+              f"{'batch':>6}{'measured':>10}{'predicted':>11}{'as profiled':>13}"
+              f"{'error':>8}")  # fmt: skip
         for row in measured:
+            low, high = row["error_spread"]
             print(
-                f"{row['processes']:9} {row['link']:16}{row.get('method', ''):7}"
-                f"{row['placement']:10}{row['mode']:8}"
+                f"{row['processes']:9} {row['link']:16}{row['model']:14}{row['method']:7}"
+                f"{row['placement']:10}{row['mode']:8}{row['batch_per_process']:6}"
                 f"{row['images_per_second']:10.1f}{row['predicted_images_per_second']:11.1f}"
-                f"{row['error']:+8.1%}{row['error_as_profiled']:+13.1%}"
+                f"{row['error_as_profiled']:+13.1%}{row['error']:+8.1%} ({low:+.1%} to {high:+.1%})"
             )
     result = {
         "command": "python benchmarks/plan_check.py",
         "link": asdict(machine()),
         "swcaffe": rows,
         "swcaffe_swapped": turned,
+        "sets": len(folders),
         "measured": measured,
         "worst_measured_error": max((abs(r["error"]) for r in measured), default=None)
         if measured

@@ -9,11 +9,13 @@ the same network on the same batches, block by block in turn. Between hosts (net
 on a link of 1 Gbit/s and 1 ms round trip; needs root): 2 and 4 processes with both networks of
 Thresher's own method on each, and with one of the two on each (--placement apart).
 
-"exposed" is what an exchange adds to a step: the time of a step less that of one in which ranks
-exchange nothing but four flags, so that they still go in step. "waiting" is what going in step
-adds to a mean rank's step if ranks exchange nothing at all: each takes as long as the slowest.
-"emulation" is what of the step the cores spent on carrying packets between the hosts, which real
-hosts leave to their network; it is part of "exposed".
+"exposed" is how long gradients still travel when the last rank has computed its last one; what
+`thresher plan` calls so, too. "added" is all that an exchange adds to a step: the time of a step
+less that of one in which ranks exchange nothing but four flags, so that they still go in step. It
+has "exposed" in it, and the work of sending and adding up, which a CPU that trains does by itself.
+"waiting" is what going in step adds to a mean rank's step if ranks exchange nothing at all: each
+takes as long as the slowest. "emulation" is what of the step the cores spent on carrying packets
+between the hosts, which real hosts leave to their network; it is part of "added".
 Prints a table and a last line of JSON; --out writes every record, as plan_check.py takes them.
 """
 
@@ -109,9 +111,11 @@ def record(case: Case, found: dict[str, Any]) -> dict[str, Any]:
         "batch_per_process": case.batch,
         "images_per_second": case.batch * holders / ours["seconds_per_step"],
         "seconds_per_step": ours["seconds_per_step"],
+        # Of one of the processes while the others sleep, in the same minutes.
+        "alone_seconds": sides.get("ours, the others idle", ours)["seconds_per_step"],
         "spread": [min(ours["all"]), max(ours["all"])],
-        "pace_seconds": found["pace_seconds"],
-        "exposed_seconds": max(0.0, ours["seconds_per_step"] - in_step["seconds_per_step"]),
+        "exposed_seconds": ours["exposed_per_step"] if case.processes > 1 else 0.0,
+        "added_seconds": max(0.0, ours["seconds_per_step"] - in_step["seconds_per_step"]),
         "waiting_seconds": max(0.0, in_step["seconds_per_step"] - free),
         "emulation_seconds": ours["carrying_per_step"] / (os.cpu_count() or 1),
         # The loopback interface carries what all processes of this machine send.
@@ -128,6 +132,8 @@ def record(case: Case, found: dict[str, Any]) -> dict[str, Any]:
         )
         pairs = zip(ours["all"], sides["plain"]["all"], strict=True)
         ratios = sorted(a / b for a, b in pairs)
+        if case.processes > 1:
+            figures["plain_exposed_seconds"] = sides["plain"]["exposed_per_step"]
         figures["time_over_plain"] = ratios[len(ratios) // 2]
         figures["time_over_plain_spread"] = [ratios[0], ratios[-1]]
     return figures
@@ -155,8 +161,8 @@ def cases_between_hosts() -> list[Case]:
 def show(records: list[dict[str, Any]], console: Console) -> None:
     table = Table(title=f"{os.cpu_count()} cores, a thread per process; medians of n blocks")
     for name in ("link", "network", "method", "placement", "mode", "processes", "batch each",
-                 "images/s", "plain DDP", "time / plain", "waiting", "exposed", "emulation",
-                 "KB sent a step", "n"):  # fmt: skip
+                 "images/s", "plain DDP", "time / plain", "waiting", "exposed", "added",
+                 "emulation", "KB sent a step", "n"):  # fmt: skip
         table.add_column(name, justify="left" if name in ("link", "network", "method") else "right")
     for r in records:
         low, high = r.get("time_over_plain_spread", (0, 0))
@@ -166,7 +172,8 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
             f"{r['plain_images_per_second']:,.0f}" if "plain_images_per_second" in r else "",
             f"{r['time_over_plain']:.3f} ({low:.2f}-{high:.2f})" if "time_over_plain" in r else "",
             f"{r['waiting_seconds'] / r['seconds_per_step']:.0%}",
-            f"{r['exposed_seconds'] / r['seconds_per_step']:.0%}",
+            f"{r['exposed_seconds'] / r['seconds_per_step']:.1%}",
+            f"{r['added_seconds'] / r['seconds_per_step']:.0%}",
             f"{r['emulation_seconds'] / r['seconds_per_step']:.0%}",
             f"{r['bytes_per_step'] / 1e3:,.0f}", str(r["n"]),
         )  # fmt: skip
@@ -192,10 +199,9 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     names = ("small_cnn", "small_resnet")
     between = [one(2, "1 Gbit/s, 1 ms", method="ce", model=name) for name in names]
     if all(between):
-        shares = [r["exposed_seconds"] / r["seconds_per_step"] for r in between]
-        out["exposed_share_1gbit"] = dict(zip(names, shares, strict=True))
-        emulation = [r["emulation_seconds"] / r["seconds_per_step"] for r in between]
-        out["emulation_share_1gbit"] = dict(zip(names, emulation, strict=True))
+        for part in ("exposed", "added", "emulation"):
+            shares = [r[f"{part}_seconds"] / r["seconds_per_step"] for r in between]
+            out[f"{part}_share_1gbit"] = dict(zip(names, shares, strict=True))
         both = [
             one(n, "1 Gbit/s, 1 ms", method="mct", placement=p)
             for n in (2, 4)

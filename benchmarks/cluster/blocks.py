@@ -33,14 +33,12 @@ def blocks(
     sides: dict[str, Callable[[], None]],
     rounds: int,
     counters: Callable[[], tuple[float, float]],
-    before_each: Callable[[], None],
 ) -> dict[str, list[Block]]:
     """Each side's blocks, taken in turn, in changing order."""
     found: dict[str, list[Block]] = {name: [] for name in sides}
     for turn in range(rounds):
         names = list(sides)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            before_each()
             dist.barrier() if dist.is_initialized() else None
             before, started = counters(), time.perf_counter()
             sides[name]()

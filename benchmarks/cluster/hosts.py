@@ -125,6 +125,9 @@ def network(num_hosts: int, mbit: float = 1000.0, round_trip_ms: float = 1.0) ->
         for host in members:
             _out("ip", "-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
             _out("ip", "-n", host.namespace, "link", "set", "eth0", "up")
+            # As most hosts have it, whatever this machine's own choice is (bbr sends by its clock).
+            route = ["10.77.0.0/24", "dev", "eth0", "src", host.address, "congctl", "cubic"]
+            _out("ip", "-n", host.namespace, "route", "replace", *route)
         yield Network(members, mbit, 0.0 if by == "tbf" else round_trip_ms / 2, by, carrier)
 
 

@@ -2,9 +2,7 @@
 
 Started by torchrun, once per process. Both sides train the same network by cross-entropy (or, with
 --method mct, both networks of Thresher's own method) on the same made batches, in blocks taken in
-turn, with and without the exchange between processes. Before each block rank 0 does a fixed piece
-of work while the others sleep, which tells the machine's speed in these minutes, see ``Pace``. Rank
-0 writes what it measured as JSON.
+turn, with and without the exchange between processes. Rank 0 writes what all measured as JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from thresher.bench.pace import Pace
 from thresher.config import Compression, TrainConfig
 from thresher.dist.runtime import Runtime
 from thresher.ledger.ledger import Ledger
@@ -47,15 +44,20 @@ from thresher.types import Batch, Progress, View
 
 if __package__:
     from .blocks import blocks, counters
+    from .last_gradient import Clock, exposed_seconds
 else:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from cluster.blocks import blocks, counters
+    from cluster.last_gradient import Clock, exposed_seconds
 
 Exchange = Literal["all", "flags", "nothing"]
 """What the ranks tell one another in a step. With the flags alone each step still waits for the
 slowest rank, but nothing travels that takes time."""
+Side = Callable[[int, int, Exchange], None]
+"""Makes one step: (its number, the epoch that it stands for, what the ranks tell one another)."""
 CLASSES = 10
 SIDE = 32
+EPOCHS = 30
 POOL = 16
 """Batches that are made beforehand; loading is measured elsewhere."""
 
@@ -84,19 +86,20 @@ def ours(
     method_name: str,
     batch: int,
     compression: Compression,
-) -> tuple[Callable[[int, Exchange], None], Callable[[], None]]:
-    """(step(number, exchange), close) of Thresher: method, ledger, meter, flags, averages."""
+    clock: Clock,
+) -> tuple[Side, Callable[[], None]]:
+    """(step, close) of Thresher: method, ledger, meter, flags, averages."""
     method_class = all_methods()[method_name]
     total = batch * runtime.group.size
     config = resolve(
         TrainConfig(
             data="made", method=method_name, model=model, image_size=SIDE, batch_size=total,
-            epochs=30, placement="together" if runtime.twin is None else "apart",
+            epochs=EPOCHS, placement="together" if runtime.twin is None else "apart",
             compress_gradients=compression,
         ),
         Facts(POOL * total, SIDE, "cpu", runtime.cores),
     )  # fmt: skip
-    task = Task(CLASSES, POOL * total, 30, has_clean=False)
+    task = Task(CLASSES, POOL * total, EPOCHS, has_clean=False)
     method = method_class(method_class.Options(), task)
     rows = np.arange(POOL * batch)
     ledger = Ledger(rows, torch.cat(made.labels).numpy(), method.columns)
@@ -107,10 +110,12 @@ def ours(
         for index in runtime.held(method.networks)
     }
     team = Team(learners, method.networks, config, runtime, together)
+    for learner in learners.values():
+        clock.watch(learner.module.parameters())
     meter = Meter(method.networks, runtime.device)
     flags = Flags(runtime, StopRequest())
 
-    def step(number: int, exchange: Exchange) -> None:
+    def step(number: int, epoch: int, exchange: Exchange) -> None:
         place = number % POOL
         positions = torch.arange(place * batch, (place + 1) * batch)
         ids = positions.numpy()
@@ -119,7 +124,7 @@ def ours(
             for i, view in enumerate(method.views)
         )
         valid = torch.ones(batch, dtype=torch.bool)
-        moment = Progress(number % 30, 30, number, 10**6, 0, 1, number % 30, 30)
+        moment = Progress(epoch, EPOCHS, number, 10**6, 0, 1, epoch, EPOCHS)
         progress = with_mode(method, moment)
         whole = Batch(positions, views, made.labels[place], valid)
         with contextlib.nullcontext() if exchange == "all" else alone(runtime, team):
@@ -130,6 +135,7 @@ def ours(
             pending = None
             if exchange == "all":
                 pending = team.backward(result, raised)
+                clock.end()
             else:
                 if exchange == "flags":
                     assert raised is not None
@@ -169,14 +175,15 @@ def alone(runtime: Runtime, team: Team) -> Iterator[None]:
         yield
 
 
-def plain(runtime: Runtime, made: Made, model: str) -> Callable[[int, Exchange], None]:
+def plain(runtime: Runtime, made: Made, model: str, clock: Clock) -> Side:
     """DistributedDataParallel as its tutorial has it, on the same views, in the same precision."""
     network = create_model(model, CLASSES).to(memory_format=torch.channels_last)
     wrapped = DistributedDataParallel(network) if runtime.world_size > 1 else network
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     augmentation = build_augmentation(model, "small", True, SIDE)
+    clock.watch(network.parameters())
 
-    def step(number: int, exchange: Exchange) -> None:
+    def step(number: int, _: int, exchange: Exchange) -> None:
         place = number % POOL
         ids = np.arange(len(made.labels[place]))
         images = augmentation(made.canvases[place], View.WEAK, draws(number, ids, 16))
@@ -187,10 +194,15 @@ def plain(runtime: Runtime, made: Made, model: str) -> Callable[[int, Exchange],
             loss = F.cross_entropy(logits.float(), made.labels[place])
             optimizer.zero_grad()
             loss.backward()
+            clock.end()
         optimizer.step()
         loss.item()  # every tutorial logs it
 
     return step
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def numbers() -> Iterator[int]:
@@ -217,35 +229,37 @@ def main() -> None:
     runtime = Runtime("cpu", "bf16", placement=given.placement)
     torch.set_num_threads(1)
     made = Made.of(given.batch, seed=runtime.group.rank)
+    clocks = {"ours": Clock(), "plain": Clock()}
     our_step, close = ours(
-        runtime, made, given.model, given.method, given.batch, given.compress_gradients
-    )
+        runtime, made, given.model, given.method, given.batch, given.compress_gradients,
+        clocks["ours"],
+    )  # fmt: skip
     count = numbers()
 
-    def block(step: Callable[[int, Exchange], None], exchange: Exchange) -> Callable[[], None]:
+    def block(step: Side, exchange: Exchange) -> Callable[[], None]:
         def run() -> None:
-            for _ in range(given.steps):
-                step(next(count), exchange)
+            for turn in range(given.steps):
+                # Over a whole run, in whose last part a method may have more to do.
+                step(next(count), int((turn + 0.5) * EPOCHS / given.steps), exchange)
 
         return run
 
     sides = {"ours": block(our_step, "all")}
     if given.method == "ce":
-        sides["plain"] = block(plain(runtime, made, given.model), "all")
+        sides["plain"] = block(plain(runtime, made, given.model, clocks["plain"]), "all")
     if runtime.world_size > 1:
         sides["ours, in step"] = block(our_step, "flags")
         sides["ours, alone"] = block(our_step, "nothing")
+        by_itself = block(our_step, "nothing")
+        sides["ours, the others idle"] = by_itself if runtime.is_first else _do_nothing
     for side in sides.values():
         side()
-    pace, paces = Pace(), []
-
-    def measure_pace() -> None:
-        if runtime.is_first:
-            paces.append(pace())
-
-    found = blocks(sides, given.rounds, counters(given.interface, given.relay), measure_pace)
+    for clock in clocks.values():
+        clock.clear()  # of the steps that warm up
+    found = blocks(sides, given.rounds, counters(given.interface, given.relay))
     own = {name: statistics.median(b.own for b in side) for name, side in found.items()}
     everyone = runtime.gather(own)
+    everyones_clocks = runtime.gather(clocks)
     if runtime.is_first:
         sides_found = {
             name: {
@@ -255,10 +269,14 @@ def main() -> None:
                 "bytes_per_step": statistics.median(b.sent for b in side) / given.steps,
                 "carrying_per_step": statistics.mean(b.carrying for b in side) / given.steps,
             }
+            | (
+                {"exposed_per_step": exposed_seconds([one[name] for one in everyones_clocks])}
+                if name in clocks
+                else {}
+            )
             for name, side in found.items()
         }
-        result = {"pace_seconds": statistics.median(paces), "sides": sides_found}
-        given.out.write_text(json.dumps(result))
+        given.out.write_text(json.dumps({"sides": sides_found}))
     close()
     runtime.close()
 

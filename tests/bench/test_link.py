@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
+from thresher.bench import link
 from thresher.bench.link import SIZES, Measured, describe, relative_fit
 from thresher.cli import main
 from thresher.plan.collectives import all_reduce
@@ -16,16 +18,55 @@ def test_description_gives_back_what_was_measured(tmp_path: Path) -> None:
     # A ring of 3: 4 latencies of 10 us, and 4/3 of the bytes at 1 GB/s.
     seconds = tuple(4 * 1e-5 + 4 / 3 * size / 1e9 for size in SIZES)
     quicker = tuple(s / 2 for s in seconds)
-    link = describe("ours", 3, [Measured(SIZES, seconds, 0.01), Measured(SIZES, quicker, 0.03)], "")
-    level = link.levels[0]
+    made = describe("ours", 3, [Measured(SIZES, seconds, 0.01), Measured(SIZES, quicker, 0.03)], "")
+    level = made.levels[0]
     assert level.latency == pytest.approx(1e-5)
     assert level.bandwidth == pytest.approx(1e9)
     # The mean of both ranks over the bytes that each sent.
-    assert link.host_seconds_per_byte == pytest.approx(0.02 / (4 / 3 * SIZES[-1]))
+    assert made.host_seconds_per_byte == pytest.approx(0.02 / (4 / 3 * SIZES[-1]))
     for size, took in zip(SIZES, seconds, strict=True):
-        assert all_reduce(size, link, 3, algorithm="ring") == pytest.approx(took)
-    save_link(link, tmp_path / "ours.yaml")
-    assert load_link(str(tmp_path / "ours.yaml")) == link
+        assert all_reduce(size, made, 3, algorithm="ring") == pytest.approx(took)
+    save_link(made, tmp_path / "ours.yaml")
+    assert load_link(str(tmp_path / "ours.yaml")) == made
+
+
+def test_work_that_takes_longer_beside_a_sum_is_charged_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    left = 0
+
+    class Sum:
+        @property
+        def is_done(self) -> bool:
+            return left == 0
+
+        def wait(self) -> None:
+            assert left == 0
+
+    class Group:
+        def start_sum(self, values: Tensor) -> Sum:
+            nonlocal left
+            assert values.numel() * 4 == SIZES[-1]
+            left = 10
+            return Sum()
+
+    class OneOfTwo:
+        group = Group()
+
+        def barrier(self) -> None:
+            pass
+
+    class Piece:
+        def __call__(self) -> None:
+            """5 ms alone, 8 while a sum travels, which takes ten of them."""
+            nonlocal now, left
+            now += 0.008 if left else 0.005
+            left = max(0, left - 1)
+
+    monkeypatch.setattr(link, "_Piece", Piece)
+    monkeypatch.setattr(link.time, "perf_counter", lambda: now)
+    assert link._lengthening(OneOfTwo(), 3) == pytest.approx(0.030)  # type: ignore[arg-type]
 
 
 def test_fit_counts_small_sizes_and_has_no_negative_part() -> None:
@@ -39,11 +80,11 @@ def test_two_processes_measure_their_link(tmp_path: Path) -> None:
     out = tmp_path / "local.yaml"
     words = ["--processes", "2", "--repeats", "2", "--accelerator", "cpu", "--out", str(out)]
     assert main(["bench", "link", *words]) == 0
-    link = load_link(str(out))
-    assert link.name == "local"
-    assert 1e6 < link.levels[0].bandwidth < 1e12
-    assert link.host_seconds_per_byte > 0
-    assert "2 processes on cpu" in link.source
+    found = load_link(str(out))
+    assert found.name == "local"
+    assert 1e6 < found.levels[0].bandwidth < 1e12
+    assert 0 <= found.host_seconds_per_byte < 1e-6
+    assert "2 processes on cpu" in found.source
 
 
 @pytest.mark.parametrize(

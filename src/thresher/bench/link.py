@@ -17,6 +17,8 @@ from thresher.plan.link import Level, Link
 
 SIZES = (2**12, 2**16, 2**20, 2**22, 2**24)
 """Bytes; the fit weighs relative errors, so that the small ones count too."""
+_SIDE, _VALUES = 512, 2**20
+_PIECES = 20
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Measured:
     Attributes:
         sizes: bytes of each all-reduce.
         seconds: median of each.
-        host_seconds: of the processor, in mean over all repeats of the largest.
+        host_seconds: that other work takes longer while the largest one travels; 0 where an
+            accelerator computes.
     """
 
     sizes: tuple[int, ...]
@@ -45,23 +48,60 @@ def measure(runtime: Runtime, repeats: int) -> Measured:
             "A link needs two processes at least: thresher bench link --processes 2, or start it"
             " under torchrun, mpirun or srun."
         )
-    seconds, host = [], 0.0
+    seconds = []
     for size in SIZES:
         values = torch.zeros(size // 4, device=runtime.device)
         times: list[float] = []
         for turn in range(repeats + 2):
             runtime.barrier()
             finish(runtime.device)
-            start, busy = time.perf_counter(), time.process_time()
+            start = time.perf_counter()
             runtime.group.start_sum(values).wait()
             finish(runtime.device)
             # The first ones open connections.
             if turn >= 2:
                 times.append(time.perf_counter() - start)
-                if size == SIZES[-1]:
-                    host += (time.process_time() - busy) / repeats
         seconds.append(statistics.median(times))
-    return Measured(SIZES, tuple(seconds), host)
+    on_processors = runtime.device.type == "cpu"
+    return Measured(SIZES, tuple(seconds), _lengthening(runtime, repeats) if on_processors else 0.0)
+
+
+def _lengthening(runtime: Runtime, repeats: int) -> float:
+    """By how many seconds work on all of a process's cores takes longer while a sum travels.
+
+    Copying and adding up is the least of it: a processor is also called away for every packet that
+    comes, and finds the caches full of others' data when it goes on.
+    """
+    values = torch.zeros(SIZES[-1] // 4)
+    piece = _Piece()
+    longer = []
+    for _ in range(repeats):
+        runtime.barrier()
+        start = time.perf_counter()
+        for _ in range(_PIECES):
+            piece()
+        each = (time.perf_counter() - start) / _PIECES
+        runtime.barrier()
+        start = time.perf_counter()
+        pending, pieces = runtime.group.start_sum(values), 0
+        while not pending.is_done:
+            piece()
+            pieces += 1
+        longer.append(time.perf_counter() - start - pieces * each)
+        pending.wait()
+    return max(0.0, statistics.median(longer))
+
+
+class _Piece:
+    """A few milliseconds of products and sums, as training does them."""
+
+    def __init__(self) -> None:
+        self._matrices = [torch.ones(_SIDE, _SIDE) for _ in range(3)]
+        self._vectors = [torch.ones(_VALUES) for _ in range(3)]
+
+    def __call__(self) -> None:
+        torch.mm(*self._matrices[:2], out=self._matrices[2])
+        torch.add(*self._vectors[:2], out=self._vectors[2])
 
 
 def describe(name: str, processes: int, found: Sequence[Measured], words: str) -> Link:

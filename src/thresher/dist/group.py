@@ -22,6 +22,11 @@ class Pending:
         self._values = values
         self._work = work
 
+    @property
+    def is_done(self) -> bool:
+        """Whether ``wait`` would return at once."""
+        return self._work is None or self._work.is_completed()
+
     def wait(self) -> Tensor:
         """The sum; on a GPU the stream waits, not the host."""
         if self._work is not None:
