@@ -3,6 +3,7 @@
     python benchmarks/step.py --rounds 7 --out step.jsonl       all that this machine is fit for
     python benchmarks/step.py --cases small --timm-train pytorch-image-models/train.py
     python benchmarks/step.py --device cuda --cases preact photo --timm-train ...   a GPU's targets
+    python benchmarks/step.py --cases small --loop-only --rounds 30     the loop's own share
     python benchmarks/step.py --guard                           what the tests hold fast
 
 The sides, block by block in turn: Thresher's own loop with its loader, ledger and meter; a bare
@@ -91,7 +92,7 @@ def sides_of(
     images, bf16 = decoded(ours), precision == "bf16"
     pairs = Pairs(ours, bare(images, bf16))
     found: dict[str, Block] = {BARE: pairs.block}
-    if given.guard:
+    if given.loop_only:
         return found, absent, pairs
     found[OURS] = lambda steps: steps_of(ours, steps)
     folder = Path(until.enter_context(tempfile.TemporaryDirectory()))
@@ -164,6 +165,9 @@ def parse() -> argparse.Namespace:
         "--quick", action="store_true", help="two rounds of few steps with one thread"
     )
     parser.add_argument(
+        "--loop-only", action="store_true", help="nothing but Thresher's loop and the bare step"
+    )
+    parser.add_argument(
         "--guard", action="store_true",
         help="few steps of the loop and what it is held against, with one thread",
     )  # fmt: skip
@@ -174,6 +178,7 @@ def parse() -> argparse.Namespace:
     if given.quick or given.guard:
         given.cases, given.device = ["small"], "cpu"
         given.threads = 1
+        given.loop_only |= given.guard
     if given.quick:
         given.rounds = 2
     return given
