@@ -89,3 +89,13 @@ def test_light_doors_do_not_import_torch(code: str) -> None:
     check = f"{code}\nimport sys\nassert 'torch' not in sys.modules, 'torch was imported'"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_who_starts_processes_does_not_import_what_trains() -> None:
+    check = (
+        "import sys, thresher.commands.train_run\n"
+        "heavy = {'timm', 'torchvision', 'lightning_fabric', 'thresher.train.run', 'thresher.audit.run'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -16,10 +16,10 @@ from thresher import ranks
 from thresher.dist import cores
 from thresher.dist.agree import first_difference, join_errors
 from thresher.dist.cores import Binding, binding, is_crowded, ranks_here, share_of_cores
-from thresher.dist.environment import check_devices, local_size
 from thresher.dist.errors import PeersLostError, name_lost_peers
 from thresher.dist.gradients import flatten, running_statistics, unflatten_into
 from thresher.dist.group import Group
+from thresher.dist.launchers import check_devices, local_size
 from thresher.dist.quota import Quota, cpu_quota
 from thresher.dist.store import HashStore
 from thresher.dist.watch import Watch

@@ -34,7 +34,7 @@ def port() -> int:
     [
         (["--lr", "0.2"], "", "--lr is 0.2 on rank 1, but 0.1 on rank 0"),
         (["--data", "OTHER"], "", "--data is "),
-        ([], "from functools import partial; import thresher.commands.train_run as train;"
+        ([], "from functools import partial; import thresher.commands.train_here as train;"
          " train.train = partial(lambda f, *a, **k: f(*a, **{**k, 'resume': True}), train.train)",
          "--resume is True on rank 1, but False on rank 0"),
         ([], "import thresher; thresher.__version__ = '0.0.9'",

@@ -15,8 +15,9 @@ import pytest
 from benchmarks.cluster import slurm
 from tests.conftest import write_classes
 from tests.dist.launchers import BIN, SECONDS
-from thresher.dist import environment
-from thresher.dist.environment import check_devices, has_launcher, local_size, surroundings
+from thresher.dist import launchers
+from thresher.dist.environment import surroundings
+from thresher.dist.launchers import check_devices, has_launcher, local_size
 from thresher.errors import UserError
 
 # What salloc's own shell has, and what srun adds for each task; taken from Slurm 22.05.
@@ -46,7 +47,7 @@ def within(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str], bool], 
         for name in ("MASTER_ADDR", "SLURM_NTASKS_PER_NODE"):  # may be set; leaves no trace
             monkeypatch.setenv(name, "")
             monkeypatch.delenv(name)
-        monkeypatch.setattr(environment, "_is_typed", lambda: typed)
+        monkeypatch.setattr(launchers, "_is_typed", lambda: typed)
 
     return set_up
 
@@ -116,7 +117,7 @@ def test_srun_inside_salloc_trains_with_all_its_tasks(cluster: slurm.Slurm, tmp_
 
 
 ASK = (
-    f"{sys.executable} -c 'import thresher.dist.environment as e; print(e._launcher(e.os.environ))'"
+    f"{sys.executable} -c 'import thresher.dist.launchers as l; print(l.launcher_of(l.os.environ))'"
 )
 
 

@@ -185,7 +185,7 @@ def _runtime(options: Any) -> Iterator[tuple[Runtime, Any]]:
     """This process's place, and the method's own options as they are by default."""
     from thresher.dist.runtime import Runtime
     from thresher.methods import all_methods, resolve_name
-    from thresher.train.resolve import check
+    from thresher.train.check import check
 
     config = _config(options)
     check(config)

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
-from rich.console import Console
 
-from thresher import ranks
-from thresher.audit.run import audit
 from thresher.config import TrainConfig
-from thresher.dist.environment import check_devices, launched_at, restarts, was_launched
-from thresher.dist.errors import PEERS_LOST, PeersLostError
 from thresher.dist.launch import launch
+from thresher.dist.launchers import check_devices, launched_at, restarts, was_launched
 from thresher.errors import UserError
 from thresher.files import refuse_inside
 from thresher.methods import all_methods, resolve_name
 from thresher.options import Parser, values_of
-from thresher.sources.manifest import Manifest
 from thresher.sources.places import folder_name, plain
-from thresher.sources.read import Reader
-from thresher.train.interrupt import Interrupted
-from thresher.train.progress import duration
-from thresher.train.resolve import check
-from thresher.train.run import train
+from thresher.train.check import check
 from thresher.train.run_dir import RunDir
 
 
@@ -71,55 +60,10 @@ def begin(parser: Parser, words: Sequence[str], given: Namespace) -> int:
         check(config)
         resumes = ["--out", str(out)] if given["out"] is None else []
         return launch(["train", *words, *resumes], config.devices, config.max_restarts)
-    console = Console()
-    try:
-        result = train(
-            config,
-            options,
-            out,
-            resume=given["resume"],
-            overwrite=given["overwrite"],
-            console=console,
-        )
-    except Interrupted as stop:
-        if ranks.rank() != 0:
-            return 128 + stop.signal
-        print(
-            f"thresher: {stop}. Everything is saved; go on with:"
-            f" thresher train --resume --out {out}",
-            file=sys.stderr,
-        )
-        return 128 + stop.signal
-    except PeersLostError as lost:
-        if ranks.rank() <= 1:  # one voice is enough; the second rank's if the first is gone
-            print(
-                f"thresher: {lost}. Everything saved so far is whole; go on with:"
-                f" thresher train --resume --out {out}",
-                file=sys.stderr,
-                flush=True,
-            )
-        # A thread may wait for what the lost one would have saved; nothing half-written counts.
-        os._exit(PEERS_LOST)
-    if ranks.rank() != 0:
-        return 0
-    out = result.path
-    manifest = Manifest.load(RunDir(out).manifest)
-    reader = Reader(manifest)
-    found = audit(out, read=reader.read)
-    reader.close()
-    if result.accuracy is not None:
-        console.print(
-            f"accuracy {result.accuracy:.2%} against {result.measured_on}, last epoch",
-            highlight=False,
-        )
-    console.print(
-        f"labels not believed: {found.num_suspects:,} of {found.num_labels:,}; estimated wrong:"
-        f" {found.estimated_share:.1%}\nreport {found.report}\ntook {duration(result.seconds)}",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
-    )
-    return 0
+    # Seconds, which a launcher need not wait for.
+    from thresher.commands.train_here import train_here
+
+    return train_here(config, options, out, resume=given["resume"], overwrite=given["overwrite"])
 
 
 def _began(out: Path) -> bool:

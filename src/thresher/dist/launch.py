@@ -13,8 +13,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from thresher.dist.environment import MAX_RESTARTS, RESTART_COUNT
 from thresher.dist.errors import PEERS_LOST
+from thresher.dist.launchers import MAX_RESTARTS, RESTART_COUNT
 
 _GRACE_SECONDS = "60"
 """For saving after a signal, before a process is killed; PyTorch's own variable overrides it."""

@@ -23,11 +23,12 @@ from thresher.config import Compression, Placement, Precision
 from thresher.dist.agree import RanksDifferError, first_difference, join_errors
 from thresher.dist.batchnorm import share_statistics
 from thresher.dist.cores import binding, first_here_but_0, is_crowded, ranks_here, share_of_cores
-from thresher.dist.environment import Surroundings, has_launcher, surroundings
+from thresher.dist.environment import Surroundings, surroundings
 from thresher.dist.errors import PeersLostError, name_lost_peers
 from thresher.dist.gradients import Exchange
 from thresher.dist.group import Group, Pending, Twin
 from thresher.dist.idle import find_idle
+from thresher.dist.launchers import has_launcher
 from thresher.dist.memory import keep_memory
 from thresher.dist.start import check_accelerator, join, make_fabric, set_timeout
 from thresher.dist.store import HashStore, Store, TCPStore, within

@@ -25,6 +25,7 @@ from thresher.methods.base import Method
 from thresher.sources.manifest import Manifest
 from thresher.sources.notes import notes_of
 from thresher.train import build, fit
+from thresher.train.check import check
 from thresher.train.checkpoint import CheckpointDamagedError
 from thresher.train.chronicle import Chronicle
 from thresher.train.data import TrainData, open_training_data
@@ -33,7 +34,7 @@ from thresher.train.finish import write_ledger_table, write_networks
 from thresher.train.interrupt import Interrupted
 from thresher.train.learner import MakeLearner
 from thresher.train.loop import Loop
-from thresher.train.resolve import accelerator_of, best_precision, check, resolve
+from thresher.train.resolve import accelerator_of, best_precision, resolve
 from thresher.train.resume import require_same
 from thresher.train.run_dir import RunDir
 
