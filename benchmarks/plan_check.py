@@ -223,8 +223,7 @@ def measured_panel(rows: list[dict[str, Any]]) -> Panel:
 
 
 def _kind(row: dict[str, Any]) -> tuple[str, ...]:
-    names = ("link", "method", "placement", "mode")
-    return tuple(row[name] for name in names if name in row)
+    return tuple(row[name] for name in ("link", "model", "method", "placement", "mode"))
 
 
 def show(rows: list[dict[str, Any]], title: str) -> None:

@@ -204,8 +204,8 @@ def link(words: Sequence[str]) -> int:
         level = made.levels[0]
         print(
             f"latency {level.latency * 1e6:.1f} us, bandwidth {size(level.bandwidth)}/s,"
-            f" {made.host_seconds_per_byte * 1e9:.3f} ns of a processor per byte\nlink {path};"
-            f" next: thresher plan --link {path}"
+            f" {made.host_seconds_per_byte * 1e9:.3f} ns taken from work on the same cores per"
+            f" byte\nlink {path}; next: thresher plan --link {path}"
         )
     return 0
 

@@ -40,8 +40,9 @@ class Link:
         name: of the machine or kind of network.
         levels: from the inside outwards, at least one.
         reduction: bytes per second that a process adds up while it exchanges; None for no cost.
-        host_seconds_per_byte: time of a processor per byte that a process sends (and receives, and
-            adds up): work that an exchange takes from a step on the same cores.
+        host_seconds_per_byte: by which work on a process's cores takes longer for each byte that
+            the process sends meanwhile, with all that receiving and adding up costs; what an
+            exchange takes from a step on the same cores.
         source: where the figures come from.
     """
 
