@@ -216,7 +216,7 @@ def measured_panel(rows: list[dict[str, Any]]) -> Panel:
                           ("images_per_second", "measured")):  # fmt: skip
             first = mine[0]["images_per_second"] / mine[0]["processes"]
             points = [(row["processes"], row[key] / row["processes"] / first) for row in mine]
-            series.append(Series(f"{', '.join(kind)}, {word}", points, dots=word == "measured"))
+            series.append(Series(f"{_words(mine[0])}, {word}", points, dots=word == "measured"))
     return Panel(
         "Our own processes", "processes; images/s of each, over the first measured", series
     )
@@ -224,6 +224,14 @@ def measured_panel(rows: list[dict[str, Any]]) -> Panel:
 
 def _kind(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(row[name] for name in ("link", "model", "method", "placement", "mode"))
+
+
+def _words(row: dict[str, Any]) -> str:
+    """For a chart's legend, which is narrow."""
+    words = [row["model"], row["method"], row["placement"], row["link"].split(",")[0]]
+    if row["method"] == "ce":
+        words.remove(row["placement"])  # of one network
+    return ", ".join([*words, *(["strong"] if row["mode"] == "strong" else [])])
 
 
 def show(rows: list[dict[str, Any]], title: str) -> None:
