@@ -49,12 +49,7 @@ def measure_set(folder: Path, rounds: int) -> None:
             "--out", folder / f"{model}-{method}.profile.json",
         )  # fmt: skip
         for case in mine:
-            if case.link == "lo":
-                found = scaling.measure(case, rounds, None, "none")
-            else:
-                with hosts.network(case.processes) as net:
-                    found = scaling.measure(case, rounds, net, "none")
-            records.append(scaling.record(case, found))
+            records.append(scaling.run(case, rounds))
             print(f"{folder.name}: {case}: {records[-1]['images_per_second']:,.0f} images/s")
     (folder / "measured.json").write_text(json.dumps(records, indent=1) + "\n")
 

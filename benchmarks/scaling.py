@@ -22,6 +22,7 @@ Prints a table and a last line of JSON; --out writes every record, as plan_check
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -92,6 +93,14 @@ def measure(case: Case, rounds: int, net: hosts.Network | None, compression: str
         found: dict[str, Any] = json.loads(out.read_text())
         found["compress_gradients"] = compression
         return found
+
+
+def run(case: Case, rounds: int, compression: str = "none") -> dict[str, Any]:
+    """Measure a case, between hosts if its processes are on several, and work out its figures."""
+    with contextlib.ExitStack() as stack:
+        here = case.link == "lo"
+        net = None if here else stack.enter_context(hosts.network(case.processes))
+        return record(case, measure(case, rounds, net, compression))
 
 
 def record(case: Case, found: dict[str, Any]) -> dict[str, Any]:
@@ -235,16 +244,9 @@ def main() -> None:
     if not here and not between:
         names = "\n  ".join(map(str, [*cases_here(), *cases_between_hosts()]))
         parser.error(f"--only fits none of these cases:\n  {names}")
-    records = [
-        record(case, measure(case, given.rounds, None, given.compress_gradients)) for case in here
-    ]
     reason = hosts.why_not() if between else None
-    if reason is None:
-        for case in between:
-            with hosts.network(case.processes) as net:
-                records.append(
-                    record(case, measure(case, given.rounds, net, given.compress_gradients))
-                )
+    cases = here if reason is not None else [*here, *between]
+    records = [run(case, given.rounds, given.compress_gradients) for case in cases]
     show(records, console)
     if reason is not None:
         console.print(f"Nothing was measured between hosts: this {reason}.")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -36,7 +37,7 @@ def test_document_quotes_what_the_script_finds() -> None:
 
 def test_own_runs_are_compared_set_by_set_and_drawn(profile: Profile, tmp_path: Path) -> None:
     wire = "levels: [{name: all, latency: 0, bandwidth: 1e12}]"
-    runs = [
+    runs: list[dict[str, Any]] = [
         {
             "processes": processes, "placement": "together", "mode": "weak", "link": "lo",
             "images_per_second": 25.0 * processes, "batch_per_process": 10, "model": "round",
@@ -57,8 +58,8 @@ def test_own_runs_are_compared_set_by_set_and_drawn(profile: Profile, tmp_path: 
             (folder / f"{link}.link.yaml").write_text(wire)
         for run in runs:
             mine = {
-                "images_per_second": run["images_per_second"] * speed,  # type: ignore[operator]
-                "alone_seconds": run["alone_seconds"] / speed,  # type: ignore[operator]
+                "images_per_second": run["images_per_second"] * speed,
+                "alone_seconds": run["alone_seconds"] / speed,
             }
             measured.append({**run, **mine, "spread": [0.3 / speed, 0.5]})
         (folder / "measured.json").write_text(json.dumps(measured))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from thresher.bench.clock import finish
+from thresher.bench.pace import Work
 from thresher.bench.profile import fit
 from thresher.dist.runtime import Runtime
 from thresher.errors import UserError
@@ -17,7 +18,8 @@ from thresher.plan.link import Level, Link
 
 SIZES = (2**12, 2**16, 2**20, 2**22, 2**24)
 """Bytes; the fit weighs relative errors, so that the small ones count too."""
-_SIDE, _VALUES = 512, 2**20
+_PIECE = (512, 2**20)
+"""A few milliseconds of work."""
 _PIECES = 20
 
 
@@ -73,7 +75,7 @@ def _lengthening(runtime: Runtime, repeats: int) -> float:
     comes, and finds the caches full of others' data when it goes on.
     """
     values = torch.zeros(SIZES[-1] // 4)
-    piece = _Piece()
+    piece = Work(*_PIECE)
     longer = []
     for _ in range(repeats):
         runtime.barrier()
@@ -90,18 +92,6 @@ def _lengthening(runtime: Runtime, repeats: int) -> float:
         longer.append(time.perf_counter() - start - pieces * each)
         pending.wait()
     return max(0.0, statistics.median(longer))
-
-
-class _Piece:
-    """A few milliseconds of products and sums, as training does them."""
-
-    def __init__(self) -> None:
-        self._matrices = [torch.ones(_SIDE, _SIDE) for _ in range(3)]
-        self._vectors = [torch.ones(_VALUES) for _ in range(3)]
-
-    def __call__(self) -> None:
-        torch.mm(*self._matrices[:2], out=self._matrices[2])
-        torch.add(*self._vectors[:2], out=self._vectors[2])
 
 
 def describe(name: str, processes: int, found: Sequence[Measured], words: str) -> Link:
