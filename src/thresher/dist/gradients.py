@@ -1,8 +1,9 @@
 """Gradients averaged over the ranks while backward still runs.
 
 All networks of a rank are members of one ``DistributedDataParallel``, so that their gradients
-travel as one stream of buckets. What else the ranks add up in a step rides in the first of them: on
-crowded cores a message of four numbers costs as much as one of a hundred thousand.
+travel as one stream of buckets. What else the ranks add up in a step rides in the first of them,
+running statistics among it: on crowded cores a message of four numbers costs as much as one of a
+hundred thousand.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from thresher.dist.buckets import bucket_megabytes
 from thresher.dist.group import Group
 from thresher.dist.idle import graph_changed, unfinished
 
-# Running statistics are averaged with the weights' sums, see train/team.py. PyTorch renamed the
-# option after 2.11.
+# Running statistics ride with the gradients. PyTorch renamed the option after 2.11.
 _NO_BUFFERS: dict[str, Any] = (
     {"forward_sync_buffers": False}
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
@@ -77,6 +77,8 @@ class Exchange:
         self._ddp: DistributedDataParallel | None = None
         if group.size == 1:
             return
+        self._statistics = running_statistics(list(networks.values()))
+        num_riders += sum(buffer.numel() for buffer in self._statistics)
         # Sums must not be rounded to bf16, so there they travel by themselves.
         members = _Members(networks, 0 if compression == "bf16" else num_riders)
         self._riders = members.riders
@@ -121,6 +123,8 @@ class Exchange:
     def backward(self, losses: Sequence[Tensor], riders: Tensor) -> Tensor:
         """Add the gradients of losses, averaged over several ranks, and sum up a few numbers.
 
+        Running statistics become the ranks' mean. Only where ``is_joint``.
+
         Args:
             losses: of all networks, since their gradients travel together.
             riders: float32[num_riders] on the networks' device.
@@ -128,6 +132,13 @@ class Exchange:
         Returns:
             The riders' sum over the group's ranks.
         """
+        total = self._backward(losses, flatten([riders, *self._statistics]))
+        sums, statistics = total.tensor_split([len(riders)])
+        if self._statistics:
+            unflatten_into(statistics / self._group.size, self._statistics)
+        return sums
+
+    def _backward(self, losses: Sequence[Tensor], riders: Tensor) -> Tensor:
         if not self._riders:
             pending = self._group.start_sum(riders)
             torch.autograd.backward(losses)
@@ -170,7 +181,7 @@ class Exchange:
             # Those of the last layers come first, as in a real step.
             return torch.stack([p.sum().float() for p in self._travelling.values()]).sum()
 
-        self.backward([ddp(one_of_each, torch.empty(0))], riders)
+        self._backward([ddp(one_of_each, torch.empty(0))], riders)
         for parameter in self._travelling.values():
             parameter.grad = None
 

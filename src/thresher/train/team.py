@@ -2,7 +2,7 @@
 
 Each network steps down its mean loss over the global weight. That weight is summed over the ranks
 while backward runs, so the loss is scaled by what the weight will be about, and the gradients are
-put right before the step. The ranks' flags and running statistics travel with the weights.
+put right before the step. The ranks' flags travel with the weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from thresher.config import ResolvedConfig
-from thresher.dist.gradients import flatten, running_statistics, unflatten_into
 from thresher.dist.group import Pending
 from thresher.dist.runtime import Runtime
 from thresher.errors import UserError
@@ -51,14 +50,8 @@ class Team:
         self._parts = config.accumulate
         self._nominal = config.batch_size
         modules = {index: learner.module for index, learner in learners.items()}
-        shared = runtime.group.size > 1
-        self._statistics = running_statistics(list(modules.values())) if shared else []
-        self._riders = (
-            num_networks,
-            sum(buffer.numel() for buffer in self._statistics),
-            NUM_FLAGS if runtime.flags_can_ride else 0,
-        )
-        self._exchange = runtime.exchange(modules, config.compress_gradients, sum(self._riders))
+        num_riders = num_networks + (NUM_FLAGS if runtime.flags_can_ride else 0)
+        self._exchange = runtime.exchange(modules, config.compress_gradients, num_riders)
         self._weights: Tensor | None = None
         self._sums: Tensor | None = None
         self._steps = 0
@@ -90,21 +83,18 @@ class Team:
             self._together.backward(losses)
             return told
         assert self._weights is not None
-        values = [self._weights, *self._statistics]
+        riders = self._weights
         told = None
         if self._runtime.flags_can_ride:
             assert flags is not None, "where flags ride, every step asks"
-            values.append(torch.tensor(flags))
+            riders = torch.cat([riders, torch.tensor(flags)])
         elif flags is not None:
             told = self._runtime.start_flags(flags)
-        riders = flatten(values)
         if self._exchange.is_joint:
             riders = self._exchange.backward(losses, riders)
         else:
             self._together.backward(losses)
-        self._sums, statistics, flag_sums = torch.split(riders, list(self._riders))
-        if self._statistics:
-            unflatten_into(statistics / self._runtime.group.size, self._statistics)
+        self._sums, flag_sums = riders.tensor_split([len(self._weights)])
         self._weights = None
         return Pending(flag_sums, None) if self._runtime.flags_can_ride else told
 
