@@ -16,6 +16,7 @@ from thresher.train.flags import Flags
 FREE = Link("free", (Level("across", 0.0, float("inf")),))
 # Like FREE; a byte that a process sends takes 1 ns of its core.
 BUSY = dataclasses.replace(FREE, host_seconds_per_byte=1e-9)
+CROWDED = Ranks(1, 4, slower=2.0, crowded=True)
 
 
 @pytest.fixture
@@ -67,14 +68,14 @@ def test_flags_of_more_ranks_than_share_gradients_travel_apart(cpu: Profile) -> 
 
 def test_crowded_ranks_take_turns_on_their_work(cpu: Profile) -> None:
     # Two ranks to a core: 6 messages of 2 ms, and as long again until the other had its turn.
-    found = of(cpu, FREE, Ranks(1, 4, slower=2.0))
+    found = of(cpu, FREE, CROWDED)
     assert found.exposed == pytest.approx(0.024)
     assert found.work == pytest.approx(0.0)
     # A profile that lacks the crowded figure takes the other; one that lacks both, none.
     half = dataclasses.replace(cpu, crowded_message_seconds=0.0)
-    assert of(half, FREE, Ranks(1, 4, slower=2.0)).exposed == pytest.approx(0.012)
+    assert of(half, FREE, CROWDED).exposed == pytest.approx(0.012)
     none = dataclasses.replace(half, message_seconds=0.0)
-    assert of(none, FREE, Ranks(1, 4, slower=2.0)) == Exchange(0.0, 0.0, 0.0, 0.0)
+    assert of(none, FREE, CROWDED) == Exchange(0.0, 0.0, 0.0, 0.0)
 
 
 def test_every_bucket_wakes_the_ranks_up(cpu: Profile) -> None:
@@ -104,6 +105,14 @@ def test_a_wire_that_is_slower_than_the_work_sets_the_time(cpu: Profile) -> None
     assert found.exposed == pytest.approx(6 * 5e-3)
     # What is hidden, a half, still takes its work of 6 of 12 ms.
     assert found.work == pytest.approx(0.006)
+
+
+def test_handling_gradients_is_work_before_a_byte_travels(cpu: Profile) -> None:
+    # 10 ms of a step of two networks: half for one of them, and 1.5 times as long where it is slow.
+    measured = dataclasses.replace(cpu, networks=2, exchange_seconds=0.010, message_seconds=0.0)
+    assert of(measured, FREE, Ranks(1, 2), networks=2).work == pytest.approx(0.010)
+    assert of(measured, FREE, Ranks(1, 2, slower=1.5)).work == pytest.approx(0.0075)
+    assert of(measured, FREE, Ranks(1, 1)).work == 0.0
 
 
 def test_processors_use_gloo_s_ring_and_accelerators_the_fastest(cpu: Profile) -> None:

@@ -27,13 +27,19 @@ def test_bends_survive_the_disk_and_older_profiles_have_none(
 ) -> None:
     path = tmp_path / "p.json"
     bent = replace(profile.forward, points=((10.0, 0.1), (20.0, 0.3)))
-    replace(profile, forward=bent, message_seconds=1e-4, turns=((8.0, 1.2),)).save(path)
+    replace(
+        profile, forward=bent, message_seconds=1e-4, beside=((4.0, 1.1),),
+        turns=((8.0, 1.2),), exchange_seconds=1e-3,
+    ).save(path)  # fmt: skip
     assert Profile.load(path).forward(15) == pytest.approx(0.2)
-    assert Profile.load(path).turns == ((8.0, 1.2),)
+    loaded = Profile.load(path)
+    assert (loaded.beside, loaded.turns) == (((4.0, 1.1),), ((8.0, 1.2),))
     values = json.loads(path.read_text())
     for name in ("forward", "backward", "update", "augment", "ledger"):
         del values[name]["points"]
-    del values["message_seconds"], values["crowded_message_seconds"], values["turns"]
+    for name in ("message_seconds", "crowded_message_seconds", "exchange_seconds", "beside",
+                 "turns"):  # fmt: skip
+        del values[name]
     path.write_text(json.dumps(values))
     assert Profile.load(path) == profile
 
@@ -55,6 +61,7 @@ BAD: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda v: v["update"].update(points=[[2, -1]]), "'update.points' is -1"),
     (lambda v: v["update"].update(points=[[0, 1]]), "'update.points' is 0; it must be above 0"),
     (lambda v: v.update(turns=[[8, 1.2], [8, 1.1]]), "'turns' must ascend"),
+    (lambda v: v.update(beside=[[8, 0.5]]), "'beside' is 0.5; it must be at least 1"),
     (lambda v: v.update(turns=[[8, 0.5]]), "'turns' is 0.5; it must be at least 1"),
     (lambda v: v.update(message_seconds=-1), "'message_seconds' is -1"),
     (lambda v: v.update(hardware=3), "'hardware' must be text"),

@@ -118,9 +118,18 @@ def test_taking_turns_takes_longer_than_one_after_the_other(profile: Profile) ->
     # Not where each has a core, and beyond what was measured as at its ends.
     free = weak(processes_per_node=4, cores_per_node=4)
     assert predict(measured, FREE, free, 1).compute == pytest.approx(0.37)
-    assert measured.taking_turns(1) == pytest.approx(1.4)
-    assert measured.taking_turns(100) == pytest.approx(1.2)
-    assert profile.taking_turns(10) == 1
+    assert measured.sharing(1, crowded=True) == pytest.approx(1.4)
+    assert measured.sharing(100, crowded=True) == pytest.approx(1.2)
+    assert profile.sharing(10, crowded=True) == 1
+
+
+def test_a_neighbour_with_a_core_of_its_own_slows_a_step_too(profile: Profile) -> None:
+    measured = dataclasses.replace(profile, beside=((5.0, 1.3), (15.0, 1.1)), turns=((5.0, 1.5),))
+    free = weak(processes_per_node=2, cores_per_node=2)
+    assert predict(measured, FREE, free, 1).compute == pytest.approx(1.2 * 0.37)
+    assert predict(measured, FREE, weak(), 4).compute == pytest.approx(0.37), "one to a node"
+    crowded = weak(processes_per_node=4, cores_per_node=2)
+    assert predict(measured, FREE, crowded, 1).compute == pytest.approx(2 * 1.2 * 1.5 * 0.37)
 
 
 def test_an_exchange_takes_its_work_from_the_step_s_cores(profile: Profile) -> None:

@@ -1,11 +1,14 @@
-"""What processes on the same cores cost each other: by their messages, and by taking turns.
+"""What processes of one machine cost each other: beside one another, by messages, by taking turns.
+
+Processes with cores of their own still share caches and memory.
 
 For each message of a sum a process is woken up, copies, and goes back to sleep: work, however few
 bytes there are. Where more processes than cores take turns it also displaces another one, and finds
 the caches full of that one's data. So does a step: two that take turns on a core take longer than
 one after the other, and each waits for the slower one at its end.
 
-Processes for two cores' worth of steps are measured, then twice as many on the same cores.
+One process is measured, then as many as compute at the same time, then twice as many on the same
+cores.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.sharedctypes import Synchronized, SynchronizedArray
 from multiprocessing.synchronize import Barrier
 
 import torch
@@ -53,12 +56,15 @@ class Neighbours:
     Attributes:
         message: seconds of a processor per message, with a core for each process.
         crowded_message: the same with two processes to a core.
+        beside: (images of a step, by how much longer it takes while another process computes on
+            cores of its own); at least 1.
         turns: (images of a step, by how much longer two steps take when their processes take turns
             on the same cores than one after the other); at least 1.
     """
 
     message: float
     crowded_message: float
+    beside: tuple[tuple[float, float], ...]
     turns: tuple[tuple[float, float], ...]
 
 
@@ -88,11 +94,12 @@ def measure_neighbours(setting: Setting, sizes: Sequence[int], threads: int) -> 
     answer, told = start.Pipe(duplex=False)
     meetings = {size: start.Barrier(size) for size in range(1, ranks + 1)}
     steps = start.Value("i", 0)
+    seconds = start.Array("d", ranks)
     started = []
     try:
         for rank in range(ranks):
             own = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            one = _Rank(rank, own, setting, tuple(sizes), threads, meetings, steps)
+            one = _Rank(rank, own, setting, tuple(sizes), threads, meetings, steps, seconds)
             process = start.Process(target=one.run, args=(told,), daemon=True)
             process.start()
             started.append(process)
@@ -118,6 +125,7 @@ class _Rank:
     Attributes:
         meetings: of the first processes, by their number.
         steps: of a window, as the first process says.
+        seconds: of each process's last window.
     """
 
     rank: int
@@ -127,6 +135,7 @@ class _Rank:
     threads: int
     meetings: dict[int, Barrier]
     steps: Synchronized[int]
+    seconds: SynchronizedArray[float]
 
     def run(self, told: Connection) -> None:
         """What the process does; the first tells what all found."""
@@ -134,10 +143,10 @@ class _Rank:
         # Whoever fails ends, and the others with it; nobody measures then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         message, crowded = self._messages()
-        turns = self._turns()
+        beside, turns = self._factors()
         if self.rank == 0:
             # Who displaces others does no less than who does not; noise may say so.
-            told.send(Neighbours(message, max(message, crowded), turns))
+            told.send(Neighbours(message, max(message, crowded), beside, turns))
 
     def _messages(self) -> tuple[float, float]:
         """Means over the processes; each measures its own processor, which counts no waiting."""
@@ -158,18 +167,25 @@ class _Rank:
             statistics.mean(one[1] for one in everyone),
         )
 
-    def _turns(self) -> tuple[tuple[float, float], ...]:
+    def _factors(self) -> tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]:
+        """``beside`` and ``turns``."""
         if not self.sizes:
-            return ()
+            return (), ()
         keep_memory()  # as training does
         cores = self._stay_on(_PLACES * self.threads)
         torch.set_num_threads(self.threads)
         few = max(1, min(_PLACES, cores // self.threads))
         step = Step(self.setting)
-        return tuple((float(size), self._factor(step, size, few)) for size in self.sizes)
+        found = [(float(size), *self._factors_of(step, size, few)) for size in self.sizes]
+        return (
+            tuple((size, beside) for size, beside, _ in found),
+            tuple((size, turns) for size, _, turns in found),
+        )
 
-    def _factor(self, step: Step, size: int, few: int) -> float:
-        """By how much longer twice as many processes take for twice as many steps."""
+    def _factors_of(self, step: Step, size: int, few: int) -> tuple[float, float]:
+        """By how much longer a step takes beside others, and by how much longer twice as many
+        processes take for twice as many steps.
+        """
         step.resize(size)
         for phase in (0, PHASES - 1):
             _run(step, phase)
@@ -181,23 +197,28 @@ class _Rank:
         self._meet(2 * _PLACES)
         steps = self.steps.value
         rounds = _ROUNDS if steps > 1 else _FEW_ROUNDS
-        ratios = [
-            self._window(step, steps, 2 * few) / self._window(step, steps, few) / 2
-            for _ in range(rounds)
-        ]
-        return max(1.0, statistics.median(ratios))
+        besides, turns = [], []
+        for _ in range(rounds):
+            alone = self._window(step, steps, 1)
+            own = self._window(step, steps, few, in_step=False)
+            in_step = self._window(step, steps, few)
+            besides.append(own / alone)
+            turns.append(self._window(step, steps, 2 * few) / in_step / 2)
+        return max(1.0, statistics.median(besides)), max(1.0, statistics.median(turns))
 
-    def _window(self, step: Step, steps: int, among: int) -> float:
-        """Seconds of so many steps, each of which ends when all of the first processes' have."""
-        start = time.perf_counter()
+    def _window(self, step: Step, steps: int, among: int, *, in_step: bool = True) -> float:
+        """Mean seconds of some steps of the first processes; in step, each ends when all have."""
         if self.rank < among:
             self._meet(among)
             start = time.perf_counter()
             for number in range(steps):
                 _run(step, number % PHASES)
-                self._meet(among)
-        seconds = time.perf_counter() - start
+                if in_step:
+                    self._meet(among)
+            self.seconds[self.rank] = time.perf_counter() - start
         self._meet(2 * _PLACES)
+        seconds = statistics.mean(self.seconds[:among])
+        self._meet(2 * _PLACES)  # nobody writes before all have read
         return seconds
 
     def _meet(self, among: int) -> None:

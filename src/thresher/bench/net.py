@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
@@ -30,6 +31,7 @@ class Net:
 
     Attributes:
         network: for a method.
+        forward: of the student; another way to the module where gradients are exchanged.
         logits: numbers that the network gave out, forward passes of student and teacher alike.
         passes: number of those passes.
     """
@@ -48,6 +50,7 @@ class Net:
         self.average = copy.deepcopy(module).requires_grad_(False).eval()
         self.optimizer = create_optimizer_v2(module, opt=optimizer, lr=1e-3, weight_decay=1e-4)
         self.network = Network(student=self._student, teacher=self._teacher)
+        self.forward: Callable[[Tensor], Tensor] = module
         self.logits = 0
         self.passes = 0
         self._device = device
@@ -96,6 +99,11 @@ class Net:
         return [(first.elapsed_time(event) / whole, size) for event, size in events]
 
     @property
+    def gradients(self) -> list[Tensor]:
+        """Of the last backward."""
+        return [weight.grad for weight in self.module.parameters() if weight.grad is not None]
+
+    @property
     def gradient_bytes(self) -> int:
         """Of one exchange, without compression."""
         return sum(int(w.nbytes) for w in self.module.parameters() if w.requires_grad)
@@ -119,7 +127,7 @@ class Net:
 
     def _student(self, images: Tensor) -> Tensor:
         with self._autocast():
-            logits: Tensor = self.module(images)
+            logits = self.forward(images)
         self._count(logits)
         return logits.float()
 

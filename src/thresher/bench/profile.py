@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from thresher.bench.clock import Clock
+from thresher.bench.handling import measure_handling
 from thresher.bench.images import measure
 from thresher.bench.neighbours import Neighbours, has_room, measure_neighbours
 from thresher.bench.pace import Pace
@@ -18,6 +19,8 @@ from thresher.plan.line import Line
 from thresher.plan.profile import Profile
 
 _READY_POINTS = 64
+_FEW_IMAGES = 16
+"""In whose step a fixed cost is plain to see."""
 
 
 def measure_profile(
@@ -85,13 +88,16 @@ def measure_profile(
         lines[name] = replace(fit(*zip(*points, strict=True)), points=points)
     weight_bytes = sum(net.weight_bytes for net in step.nets)
     optimizer_bytes = sum(net.optimizer_bytes for net in step.nets)
-    neighbours = None
+    neighbours, handling = None, 0.0
     if setting.device.type == "cpu":
-        report("processes on the same cores")
-        needed = weight_bytes + optimizer_bytes + max(saved)
-        ends = sorted({sizes[0], sizes[-1]}) if has_room(needed) else []
+        room = has_room(weight_bytes + optimizer_bytes + max(saved))
+        if room:
+            report("what an exchange takes from a step")
+            handling = measure_handling(setting, min(_FEW_IMAGES, sizes[0]))
+        report("processes on the same machine")
+        ends = sorted({sizes[0], sizes[-1]}) if room else []
         neighbours = measure_neighbours(setting, ends, torch.get_num_threads())
-    beside = neighbours or Neighbours(0.0, 0.0, ())
+    around = neighbours or Neighbours(0.0, 0.0, (), ())
     return Profile(
         hardware=_hardware(setting.device),
         network=setting.model,
@@ -119,14 +125,16 @@ def measure_profile(
         peer_bytes=peer_bytes,
         peer_messages=step.nets[0].passes / PHASES if two else 0.0,
         variation=variation,
-        message_seconds=beside.message,
-        crowded_message_seconds=beside.crowded_message,
-        turns=beside.turns,
+        message_seconds=around.message,
+        crowded_message_seconds=around.crowded_message,
+        exchange_seconds=handling,
+        beside=around.beside,
+        turns=around.turns,
         pace_seconds=usual_pace,
         source=f"thresher bench profile: {repeats} x {PHASES} steps at {sizes} images of"
         f" {setting.image_size} pixels, {setting.num_classes} classes, {_precision(setting)},"
         f" PyTorch {torch.__version__}; decoding of {rates.words}; processes on the same"
-        f" cores {'not ' if neighbours is None else ''}measured",
+        f" machine {'not ' if neighbours is None else ''}measured",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from thresher.bench.clock import Clock
 from thresher.bench.net import Net
+from thresher.dist.gradients import Exchange
+from thresher.dist.group import Group
 from thresher.ledger.ledger import Ledger
 from thresher.loader.augment import NUM_DRAWS, Augmentation
 from thresher.loader.draws import uniforms
@@ -71,6 +74,14 @@ class Step:
             std=tuple(normalisation["std"]),
         )
         self._networks = Networks(tuple(net.network for net in self.nets))
+        self._exchange: Exchange | None = None
+
+    def join(self, group: Group) -> None:
+        """Exchange gradients in every step from now on, as training does in a group of ranks."""
+        modules = {index: net.module for index, net in enumerate(self.nets)}
+        self._exchange = Exchange(modules, group, "none", len(self.nets), starts_early=True)
+        for index, net in enumerate(self.nets):
+            net.forward = partial(self._exchange.forward, index)
 
     def resize(self, batch: int) -> None:
         """Make canvases and a ledger for batches of this size."""
@@ -88,14 +99,25 @@ class Step:
         """One whole step; the clock gets its pieces."""
         batch, positions = self._next(phase, clock)
         result = self._decide(batch, positions, phase, clock)
-        for loss in _means(result):
-            loss.backward()  # type: ignore[no-untyped-call]
+        self._backward(result)
         clock.mark("backward")
         for net in self.nets:
             net.update()
         clock.mark("update")
         self._ledger.update(positions, batch.valid, result.records)
         clock.mark("ledger")
+
+    def _backward(self, result: StepResult) -> None:
+        if self._exchange is None:
+            for loss in _means(result):
+                loss.backward()  # type: ignore[no-untyped-call]
+            return
+        # As in train/team.py: the whole weight is known when the gradients have been summed up.
+        losses = [loss / self._batch for loss in result.loss_sums]
+        weights = torch.stack([weight.detach() for weight in result.weight_sums])
+        totals = self._exchange.backward(losses, weights)
+        for net, total in zip(self.nets, totals, strict=True):
+            torch._foreach_mul_(net.gradients, self._batch / total.clamp(min=1.0))
 
     def gradients_over_time(self, phase: int) -> list[tuple[float, int]]:
         """(share of its backward's time, bytes) of the first network's gradients, in order."""

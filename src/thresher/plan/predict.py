@@ -219,9 +219,12 @@ def _pieces(
     """One process's step on ``served`` images; ``alone`` means a single process on free cores."""
     per_node = 1 if alone else job.processes_per_node
     processes = nodes * per_node
-    slower = 1.0
-    if job.cores_per_node is not None and per_node * profile.cores > job.cores_per_node:
-        slower = per_node * profile.cores / job.cores_per_node * profile.taking_turns(served)
+    wanted = per_node * profile.cores
+    cores = job.cores_per_node or wanted
+    crowded = wanted > cores
+    slower = max(1.0, wanted / cores)
+    if per_node > 1:
+        slower *= profile.sharing(served, crowded=crowded)
     # Apart, a process does one network's half of what was measured for both.
     half = 0.5 if apart else 1.0
     forward = half * profile.forward(served) * slower
@@ -229,11 +232,11 @@ def _pieces(
     update = half * profile.update(served) * slower
     around = (profile.augment(served) + profile.ledger(served)) * slower
 
-    everyone = holders = Ranks(nodes, per_node, slower)
+    everyone = holders = Ranks(nodes, per_node, slower, crowded)
     if apart:
         # Each half of the networks lies on half of the nodes, or on half of the only one.
         half_node = per_node // 2 if nodes == 1 else per_node
-        holders = Ranks(math.ceil(nodes / 2), half_node, slower)
+        holders = Ranks(math.ceil(nodes / 2), half_node, slower, crowded)
     sent = exchange(
         profile, link, holders,
         networks=1 if apart else profile.networks,
@@ -251,7 +254,7 @@ def _pieces(
         meetings = profile.peer_messages
         late += message(profile.peer_bytes * served, link, nodes, per_node)
         late += (meetings - 1) * message(0.0, link, nodes, per_node)
-        late += meetings * profile.waking_seconds(crowded=slower > 1) * slower
+        late += meetings * profile.waking_seconds(crowded=crowded) * slower
 
     if profile.decodes_beside:
         decode = served / _decode_rate(profile, job, job.decode_cores)

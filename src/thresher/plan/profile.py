@@ -56,6 +56,11 @@ class Profile:
             computes.
         crowded_message_seconds: the same where more processes than cores take turns on them; 0 if
             not measured.
+        exchange_seconds: of a step, what an exchange of all networks' gradients takes before a byte
+            travels (hooks, copies, what rides along); 0 if not measured, or if an accelerator
+            computes.
+        beside: (images, by how much longer a step takes while other processes compute on cores of
+            their own), ascending in images; empty if not measured.
         turns: (images, by how much longer steps take whose processes take turns on the same cores
             than one after the other), ascending in images; empty if not measured.
         pace_seconds: of ``bench/pace.py``'s fixed piece of work in the same minutes; 0 if not
@@ -91,6 +96,8 @@ class Profile:
     variation: float = 0.0
     message_seconds: float = 0.0
     crowded_message_seconds: float = 0.0
+    exchange_seconds: float = 0.0
+    beside: tuple[tuple[float, float], ...] = ()
     turns: tuple[tuple[float, float], ...] = ()
     pace_seconds: float = 0.0
     source: str = ""
@@ -103,14 +110,12 @@ class Profile:
         # A profile of an earlier version knows neither; one figure stands for a missing other.
         return (crowded and self.crowded_message_seconds) or self.message_seconds
 
-    def taking_turns(self, images: float) -> float:
-        """By how much longer steps of so many images take, at least 1, where processes take turns
-        on cores: between what was measured on a straight line, beyond it as at its end.
+    def sharing(self, images: float, *, crowded: bool) -> float:
+        """By how much longer steps of so many images take, at least 1, where others share the
+        machine: with cores of their own, or by turns. Between what was measured on a straight line,
+        beyond it as at its end.
         """
-        if not self.turns:
-            return 1.0
-        sizes, factors = zip(*self.turns, strict=True)
-        return float(np.interp(images, sizes, factors))
+        return _between(self.beside, images) * (_between(self.turns, images) if crowded else 1.0)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -143,7 +148,16 @@ class Profile:
             raise UserError(f"The profile {path} is wrong: {error}") from None
 
 
+def _between(factors: tuple[tuple[float, float], ...], images: float) -> float:
+    """1 if none was measured."""
+    if not factors:
+        return 1.0
+    sizes, longer = zip(*factors, strict=True)
+    return float(np.interp(images, sizes, longer))
+
+
 _LINES = ("forward", "backward", "update", "augment", "ledger")
+_FACTORS = ("beside", "turns")
 _WORDS = ("hardware", "network", "method", "source")
 _POSITIVE = ("parameters", "gradient_bytes", "batch", "cores", "decode_rate", "cached_rate")
 
@@ -166,7 +180,8 @@ def _from_values(values: dict[str, Any]) -> Profile:
         points = _pairs(f"{name}.points", line.get("points", ()))
         given[name] = Line(line["intercept"], line["slope"], points)
     given["ready"] = _pairs("ready", values["ready"])
-    given["turns"] = _pairs("turns", values.get("turns", ()))
+    for name in _FACTORS:
+        given[name] = _pairs(name, values.get(name, ()))
     return Profile(**given)
 
 
@@ -191,7 +206,7 @@ def _check(profile: Profile) -> None:
         elif name == "decodes_beside":
             if not isinstance(value, bool):
                 raise UserError("'decodes_beside' must be true or false.")
-        elif name == "turns":
+        elif name in _FACTORS:
             _check_points(name, value)
             for _, factor in value:
                 if factor < 1:
