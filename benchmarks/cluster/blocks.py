@@ -30,18 +30,24 @@ class Block:
 
 
 def blocks(
-    sides: dict[str, Callable[[], None]],
+    sides: dict[str, Callable[[int], None]],
     rounds: int,
+    steps: int,
     counters: Callable[[], tuple[float, float]],
 ) -> dict[str, list[Block]]:
-    """Each side's blocks, taken in turn, in changing order."""
+    """Each side's blocks of some steps, taken in turn, in changing order.
+
+    A step before each is not timed: it finds the caches full of another side's data, and a rank
+    that slept while another one worked is slow to get going.
+    """
     found: dict[str, list[Block]] = {name: [] for name in sides}
     for turn in range(rounds):
         names = list(sides)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            sides[name](1)
             dist.barrier() if dist.is_initialized() else None
             before, started = counters(), time.perf_counter()
-            sides[name]()
+            sides[name](steps)
             own = time.perf_counter() - started
             sent, carrying = (b - a for a, b in zip(before, counters(), strict=True))
             dist.barrier() if dist.is_initialized() else None

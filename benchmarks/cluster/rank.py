@@ -201,7 +201,7 @@ def plain(runtime: Runtime, made: Made, model: str, clock: Clock) -> Side:
     return step
 
 
-def _do_nothing() -> None:
+def _do_nothing(_: int) -> None:
     pass
 
 
@@ -236,11 +236,11 @@ def main() -> None:
     )  # fmt: skip
     count = numbers()
 
-    def block(step: Side, exchange: Exchange) -> Callable[[], None]:
-        def run() -> None:
-            for turn in range(given.steps):
+    def block(step: Side, exchange: Exchange) -> Callable[[int], None]:
+        def run(steps: int) -> None:
+            for turn in range(steps):
                 # Over a whole run, in whose last part a method may have more to do.
-                step(next(count), int((turn + 0.5) * EPOCHS / given.steps), exchange)
+                step(next(count), int((turn + 0.5) * EPOCHS / steps), exchange)
 
         return run
 
@@ -253,10 +253,10 @@ def main() -> None:
         by_itself = block(our_step, "nothing")
         sides["ours, the others idle"] = by_itself if runtime.is_first else _do_nothing
     for side in sides.values():
-        side()
+        side(given.steps)
     for clock in clocks.values():
         clock.clear()  # of the steps that warm up
-    found = blocks(sides, given.rounds, counters(given.interface, given.relay))
+    found = blocks(sides, given.rounds, given.steps, counters(given.interface, given.relay))
     own = {name: statistics.median(b.own for b in side) for name, side in found.items()}
     everyone = runtime.gather(own)
     everyones_clocks = runtime.gather(clocks)
