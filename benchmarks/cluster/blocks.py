@@ -37,14 +37,14 @@ def blocks(
 ) -> dict[str, list[Block]]:
     """Each side's blocks of some steps, taken in turn, in changing order.
 
-    A step before each is not timed: it finds the caches full of another side's data, and a rank
-    that slept while another one worked is slow to get going.
+    Half as many steps before each are not timed: they find the caches full of another side's data,
+    and the core of a rank that slept while another one worked may serve somebody else first.
     """
     found: dict[str, list[Block]] = {name: [] for name in sides}
     for turn in range(rounds):
         names = list(sides)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            sides[name](1)
+            sides[name]((steps + 1) // 2)
             dist.barrier() if dist.is_initialized() else None
             before, started = counters(), time.perf_counter()
             sides[name](steps)

@@ -25,7 +25,7 @@ def test_a_machine_that_starts_no_process_has_no_neighbours(
         raise OSError("no processes left")
 
     monkeypatch.setattr(SpawnProcess, "start", refuse)
-    assert measure_neighbours(SETTING, [4], 1) is None
+    assert measure_neighbours(SETTING, [4], threads=1, repeats=1) is None
 
 
 def test_a_process_that_is_killed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +39,7 @@ def test_a_process_that_is_killed_is_not_waited_for(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(SpawnProcess, "start", start_and_kill_the_last)
     monkeypatch.setattr("multiprocessing.process._process_counter", itertools.count(1))
     began = time.monotonic()
-    assert measure_neighbours(SETTING, [4], 1) is None
+    assert measure_neighbours(SETTING, [4], threads=1, repeats=1) is None
     assert time.monotonic() - began < 30
 
 

@@ -38,7 +38,8 @@ _PLACES = 2
 _NUMBERS = 1024
 _SKIPPED, _COUNTED = 5, 60
 _WINDOW_SECONDS = 0.3
-_ROUNDS, _FEW_ROUNDS = 7, 3
+_FEW_ROUNDS = 3
+"""Where a window is a single step, which takes long."""
 _LONGEST = 300.0
 """Seconds for all; starting processes takes most of it unless a step takes seconds."""
 _LOOK_SECONDS = 0.5
@@ -73,13 +74,16 @@ def has_room(num_bytes: float) -> bool:
     return 2 * _PLACES * (num_bytes + _OWN_BYTES) <= _MEMORY_SHARE * free_memory()
 
 
-def measure_neighbours(setting: Setting, sizes: Sequence[int], threads: int) -> Neighbours | None:
+def measure_neighbours(
+    setting: Setting, sizes: Sequence[int], threads: int, repeats: int
+) -> Neighbours | None:
     """Measure on the CPU; None where processes cannot be started or do not find one another.
 
     Args:
         setting: of the step.
         sizes: images in a step, ascending; none if there is no memory for so many networks.
         threads: of a process.
+        repeats: of each comparison of steps.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -99,7 +103,7 @@ def measure_neighbours(setting: Setting, sizes: Sequence[int], threads: int) -> 
     try:
         for rank in range(ranks):
             own = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            one = _Rank(rank, own, setting, tuple(sizes), threads, meetings, steps, seconds)
+            one = _Rank(rank, own, setting, tuple(sizes), threads, repeats, meetings, steps, seconds)
             process = start.Process(target=one.run, args=(told,), daemon=True)
             process.start()
             started.append(process)
@@ -133,6 +137,7 @@ class _Rank:
     setting: Setting
     sizes: tuple[int, ...]
     threads: int
+    repeats: int
     meetings: dict[int, Barrier]
     steps: Synchronized[int]
     seconds: SynchronizedArray[float]
@@ -196,7 +201,7 @@ class _Rank:
             self.steps.value = max(1, round(_WINDOW_SECONDS / (time.perf_counter() - start)))
         self._meet(2 * _PLACES)
         steps = self.steps.value
-        rounds = _ROUNDS if steps > 1 else _FEW_ROUNDS
+        rounds = self.repeats if steps > 1 else min(self.repeats, _FEW_ROUNDS)
         besides, turns = [], []
         for _ in range(rounds):
             alone = self._window(step, steps, 1)

@@ -43,7 +43,7 @@ def measure_profile(
     Args:
         setting: what to measure.
         batch: largest number of images per step, at least 1.
-        repeats: of every step.
+        repeats: of every step and comparison.
         data: images to decode; None for made ones.
         report: hears what is being measured.
 
@@ -96,7 +96,7 @@ def measure_profile(
             handling = measure_handling(setting, min(_FEW_IMAGES, sizes[0]))
         report("processes on the same machine")
         ends = sorted({sizes[0], sizes[-1]}) if room else []
-        neighbours = measure_neighbours(setting, ends, torch.get_num_threads())
+        neighbours = measure_neighbours(setting, ends, torch.get_num_threads(), repeats)
     around = neighbours or Neighbours(0.0, 0.0, (), ())
     return Profile(
         hardware=_hardware(setting.device),
