@@ -123,7 +123,10 @@ def test_command_measures_and_plan_takes_it(
     out = tmp_path / "profile.json"
     words = "--model small_cnn --image-size 16 --classes 5 --batch-size 4 --repeats 1"
     assert main(["bench", "profile", *words.split(), "--method", "ce", "--out", str(out)]) == 0
-    assert "images/s" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "images/s" in told
+    assert "beside other processes: a message takes" in told
+    assert "longer by turns" in told
     found = Profile.load(out)
     assert (found.networks, found.batch, found.decodes_beside) == (1, 4, False)
     assert found.forward(4) > 0

@@ -103,7 +103,9 @@ def measure_neighbours(
     try:
         for rank in range(ranks):
             own = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            one = _Rank(rank, own, setting, tuple(sizes), threads, repeats, meetings, steps, seconds)
+            one = _Rank(
+                rank, own, setting, tuple(sizes), threads, repeats, meetings, steps, seconds
+            )
             process = start.Process(target=one.run, args=(told,), daemon=True)
             process.start()
             started.append(process)

@@ -163,11 +163,33 @@ def _show(found: Profile) -> None:
         f" {found.cached_rate:,.0f} from memory\ngradients {size(found.gradient_bytes)} per"
         f" network; memory: weights {size(found.weight_bytes)}, optimizers"
         f" {size(found.optimizer_bytes)}, {size(found.activation_bytes)} per image,"
-        f" {found.ledger_bytes:.0f} bytes per sample",
+        f" {found.ledger_bytes:.0f} bytes per sample{_of_neighbours(found)}",
         highlight=False,
         soft_wrap=True,
         markup=False,
     )
+
+
+def _of_neighbours(found: Profile) -> str:
+    """What several processes on this machine cost each other, where that was measured."""
+    if not found.message_seconds:
+        return ""
+
+    def percent(factors: Sequence[tuple[float, float]]) -> str:
+        longer = [factor - 1 for _, factor in factors]
+        return f"{min(longer):.0%} to {max(longer):.0%} longer"
+
+    words = (
+        f"\nbeside other processes: a message takes {1e3 * found.message_seconds:.2f} ms of a core,"
+        f" {1e3 * found.crowded_message_seconds:.2f} where they share cores"
+    )
+    if found.beside:
+        words += (
+            f"; an exchange {1e3 * found.exchange_seconds:.1f} ms before a byte travels; steps take"
+            f" {percent(found.beside)} beside one with cores of its own, {percent(found.turns)} by"
+            " turns"
+        )
+    return words
 
 
 def link(words: Sequence[str]) -> int:
