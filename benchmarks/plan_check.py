@@ -166,7 +166,7 @@ def at_speed_of(run: dict[str, Any], profile: Profile) -> Profile:
         for name in (*networks, "augment", "ledger")
         for line in [getattr(profile, name)]
     }
-    return replace(profile, **times)
+    return replace(profile, **times, exchange_seconds=longer * profile.exchange_seconds)
 
 
 def over_sets(sets: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ link between two processes and between two hosts (``thresher bench link``), then
 and method a profile of one process (``thresher bench profile``) and right after it the runs of
 ``scaling.py`` that it is to predict. A set is a folder of ``measured.json``, two links
 (``here.link.yaml``, ``hosts.link.yaml``) and a ``NETWORK-METHOD.profile.json`` each. Takes some
-eleven minutes a set on two cores.
+twenty minutes a set on two cores.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from tests.sources.faulty import FaultyProxy
     from tests.sources.web import WebServer
+    from thresher.dist.group import Group
     from thresher.sources.remote.retry import Patience
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the machine's cores are shared by real processes
@@ -31,6 +33,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def pair() -> Iterator[Group]:
+    """Two ranks, as far as an exchange asks; its sums are those of one."""
+    import torch.distributed as dist
+
+    from thresher.dist.group import Group
+    from thresher.dist.store import HashStore
+
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield Group(0, 2, dist.group.WORLD)
+    gc.collect()
+    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+Steps = Callable[[int, bool], None]
+"""Makes so many steps of a side; told whether they are timed."""
+
 
 @dataclass
 class Block:
@@ -30,7 +33,7 @@ class Block:
 
 
 def blocks(
-    sides: dict[str, Callable[[int], None]],
+    sides: dict[str, Steps],
     rounds: int,
     steps: int,
     counters: Callable[[], tuple[float, float]],
@@ -44,10 +47,10 @@ def blocks(
     for turn in range(rounds):
         names = list(sides)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            sides[name]((steps + 1) // 2)
+            sides[name]((steps + 1) // 2, False)
             dist.barrier() if dist.is_initialized() else None
             before, started = counters(), time.perf_counter()
-            sides[name](steps)
+            sides[name](steps, True)
             own = time.perf_counter() - started
             sent, carrying = (b - a for a, b in zip(before, counters(), strict=True))
             dist.barrier() if dist.is_initialized() else None

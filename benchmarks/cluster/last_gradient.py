@@ -17,10 +17,12 @@ class Clock:
     Attributes:
         last_gradient: when the step's last gradient was computed.
         ended: when the gradients of all ranks had been summed up.
+        counts: whether steps are kept; not those that only get the ranks going.
     """
 
     last_gradient: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
+    counts: bool = True
     _now: float = 0.0
 
     def watch(self, parameters: Iterable[Tensor]) -> None:
@@ -30,12 +32,9 @@ class Clock:
 
     def end(self) -> None:
         """Backward and exchange of a step are done."""
-        self.last_gradient.append(self._now)
-        self.ended.append(time.perf_counter())
-
-    def clear(self) -> None:
-        self.last_gradient.clear()
-        self.ended.clear()
+        if self.counts:
+            self.last_gradient.append(self._now)
+            self.ended.append(time.perf_counter())
 
     def _note(self, _: Tensor) -> None:
         self._now = time.perf_counter()

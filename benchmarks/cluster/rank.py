@@ -43,11 +43,11 @@ from thresher.train.together import Together
 from thresher.types import Batch, Progress, View
 
 if __package__:
-    from .blocks import blocks, counters
+    from .blocks import Steps, blocks, counters
     from .last_gradient import Clock, exposed_seconds
 else:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from cluster.blocks import blocks, counters
+    from cluster.blocks import Steps, blocks, counters
     from cluster.last_gradient import Clock, exposed_seconds
 
 Exchange = Literal["all", "flags", "nothing"]
@@ -201,7 +201,7 @@ def plain(runtime: Runtime, made: Made, model: str, clock: Clock) -> Side:
     return step
 
 
-def _do_nothing(_: int) -> None:
+def _do_nothing(_: int, __: bool) -> None:
     pass
 
 
@@ -236,8 +236,10 @@ def main() -> None:
     )  # fmt: skip
     count = numbers()
 
-    def block(step: Side, exchange: Exchange) -> Callable[[int], None]:
-        def run(steps: int) -> None:
+    def block(step: Side, exchange: Exchange) -> Steps:
+        def run(steps: int, timed: bool) -> None:
+            for clock in clocks.values():
+                clock.counts = timed
             for turn in range(steps):
                 # Over a whole run, in whose last part a method may have more to do.
                 step(next(count), int((turn + 0.5) * EPOCHS / steps), exchange)
@@ -253,9 +255,7 @@ def main() -> None:
         by_itself = block(our_step, "nothing")
         sides["ours, the others idle"] = by_itself if runtime.is_first else _do_nothing
     for side in sides.values():
-        side(given.steps)
-    for clock in clocks.values():
-        clock.clear()  # of the steps that warm up
+        side(given.steps, False)
     found = blocks(sides, given.rounds, given.steps, counters(given.interface, given.relay))
     own = {name: statistics.median(b.own for b in side) for name, side in found.items()}
     everyone = runtime.gather(own)

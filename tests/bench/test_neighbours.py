@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import threading
 import time
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
 import pytest
 import torch
 
-from thresher.bench.neighbours import has_room, measure_neighbours
-from thresher.bench.step import Setting
+from thresher.bench.neighbours import _Rank, has_room, measure_neighbours
+from thresher.bench.step import Setting, Step
 
 SETTING = Setting(
     model="small_cnn", method="ce", optimizer="sgd", num_classes=5, image_size=16, small=True,
@@ -41,6 +44,22 @@ def test_a_process_that_is_killed_is_not_waited_for(monkeypatch: pytest.MonkeyPa
     began = time.monotonic()
     assert measure_neighbours(SETTING, [4], threads=1, repeats=1) is None
     assert time.monotonic() - began < 30
+
+
+def test_factors_are_of_the_windows_that_they_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def window(_: Any, __: Step, ___: int, among: int, *, in_step: bool = True) -> list[float]:
+        # Rank 1 is slower by itself, which is no neighbour's doing.
+        if among == 2:
+            return [1.25, 1.75] if in_step else [1.2, 1.7]
+        return [1.0] if among == 1 else [3.6] * 4
+
+    monkeypatch.setattr(_Rank, "_window", window)
+    meetings = {4: threading.Barrier(1)}
+    steps = multiprocessing.Value("i", 0)
+    rank = _Rank(0, {}, SETTING, (4,), 1, 3, meetings, steps, None)  # type: ignore[arg-type]
+    beside, turns = rank._factors_of(Step(SETTING), 4, few=2)
+    assert beside == pytest.approx(1.2)
+    assert turns == pytest.approx(3.6 / 1.5 / 2)
 
 
 def test_networks_that_fill_the_memory_are_not_multiplied() -> None:

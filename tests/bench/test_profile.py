@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from tests.conftest import write_classes
-from thresher.bench.clock import Clock
 from thresher.bench.images import measure
-from thresher.bench.net import Net
 from thresher.bench.profile import fit, ready_schedule
 from thresher.bench.step import Setting, Step
 from thresher.cli import main
-from thresher.dist.group import Group
-from thresher.dist.store import HashStore
 from thresher.plan.profile import Profile
 
 
@@ -80,33 +76,6 @@ def test_memory_of_a_network(step: Step) -> None:
     assert step.ledger_bytes > 16 + 8
 
 
-def test_a_step_in_an_exchange_computes_what_one_without_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Only then what it takes longer is the exchange's."""
-    setting = Setting(
-        model="small_cnn", method="mct", optimizer="sgd", num_classes=5, image_size=16, small=True,
-        device=torch.device("cpu"), precision=None,
-    )  # fmt: skip
-    found: list[list[Tensor]] = []
-    monkeypatch.setattr(Net, "update", lambda net: found.append(net.gradients))
-    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
-    for joined in (False, True):
-        torch.manual_seed(0)
-        step = Step(setting)
-        if joined:
-            step.join(Group(0, 2, dist.group.WORLD))
-        step.resize(4)
-        step.run(0, Clock(setting.device))
-    del step
-    dist.destroy_process_group()
-    assert len(found) == 4, "two networks, alone and joined"
-    for alone, together in zip(found[:2], found[2:], strict=True):
-        for one, other in zip(alone, together, strict=True):
-            # Nobody is the second rank, but sums are doubled for it, the whole weight among them.
-            torch.testing.assert_close(one, 2 * other)
-
-
 def test_decoding_real_files(tmp_path: Path) -> None:
     data = write_classes(tmp_path / "data")
     found = measure(str(data), 16, small=False, seconds=0.02)
@@ -125,8 +94,8 @@ def test_command_measures_and_plan_takes_it(
     assert main(["bench", "profile", *words.split(), "--method", "ce", "--out", str(out)]) == 0
     told = capsys.readouterr().out
     assert "images/s" in told
-    assert "beside other processes: a message takes" in told
-    assert "longer by turns" in told
+    assert "several processes: " in told
+    assert "by turns on the same cores" in told
     found = Profile.load(out)
     assert (found.networks, found.batch, found.decodes_beside) == (1, 4, False)
     assert found.forward(4) > 0
@@ -135,11 +104,12 @@ def test_command_measures_and_plan_takes_it(
     # Some ten microseconds on an idle machine, a few hundred on a full one.
     assert found.pace_seconds > 0
     assert 0 < found.message_seconds <= found.crowded_message_seconds < 0.1
-    for factors in (found.beside, found.turns):
+    assert bool(found.beside) == (len(os.sched_getaffinity(0)) > 1)
+    for factors in filter(None, (found.beside, found.turns)):
         assert [images for images, _ in factors] == [1, 4]
         assert all(1 <= factor < 10 for _, factor in factors)
-    # Some milliseconds at most; noise may hide it in a network of a few.
-    assert 0 <= found.exchange_seconds < 0.1
+    # A millisecond or so, of a step of some.
+    assert 0 < found.exchange_seconds < 0.1
     assert main(["plan", "--profile", str(out), "--nodes", "1..8"]) == 0
     assert "bottleneck" in capsys.readouterr().out
 

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from thresher.dist.buckets import bucket_megabytes
 from thresher.dist.gradients import Exchange, running_statistics
 from thresher.dist.group import Group
-from thresher.dist.store import HashStore
 from thresher.models.factory import create_model
 
 RIDERS = 7
-
-
-class Pair(Group):
-    """Two ranks, as far as an exchange asks; its sums are those of one."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 2, dist.group.WORLD)
-
-
-@pytest.fixture
-def pair() -> Iterator[Group]:
-    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
-    yield Pair()
-    dist.destroy_process_group()
 
 
 def buckets(exchange: Exchange) -> list[int]:

@@ -16,7 +16,7 @@ from thresher.train.flags import Flags
 FREE = Link("free", (Level("across", 0.0, float("inf")),))
 # Like FREE; a byte that a process sends takes 1 ns of its core.
 BUSY = dataclasses.replace(FREE, host_seconds_per_byte=1e-9)
-CROWDED = Ranks(1, 4, slower=2.0, crowded=True)
+CROWDED = Ranks(1, 4, slower=2.0)
 
 
 @pytest.fixture
@@ -105,14 +105,6 @@ def test_a_wire_that_is_slower_than_the_work_sets_the_time(cpu: Profile) -> None
     assert found.exposed == pytest.approx(6 * 5e-3)
     # What is hidden, a half, still takes its work of 6 of 12 ms.
     assert found.work == pytest.approx(0.006)
-
-
-def test_handling_gradients_is_work_before_a_byte_travels(cpu: Profile) -> None:
-    # 10 ms of a step of two networks: half for one of them, and 1.5 times as long where it is slow.
-    measured = dataclasses.replace(cpu, networks=2, exchange_seconds=0.010, message_seconds=0.0)
-    assert of(measured, FREE, Ranks(1, 2), networks=2).work == pytest.approx(0.010)
-    assert of(measured, FREE, Ranks(1, 2, slower=1.5)).work == pytest.approx(0.0075)
-    assert of(measured, FREE, Ranks(1, 1)).work == 0.0
 
 
 def test_processors_use_gloo_s_ring_and_accelerators_the_fastest(cpu: Profile) -> None:

@@ -118,9 +118,9 @@ def test_taking_turns_takes_longer_than_one_after_the_other(profile: Profile) ->
     # Not where each has a core, and beyond what was measured as at its ends.
     free = weak(processes_per_node=4, cores_per_node=4)
     assert predict(measured, FREE, free, 1).compute == pytest.approx(0.37)
-    assert measured.sharing(1, crowded=True) == pytest.approx(1.4)
-    assert measured.sharing(100, crowded=True) == pytest.approx(1.2)
-    assert profile.sharing(10, crowded=True) == 1
+    assert measured.taking_turns(1) == pytest.approx(1.4)
+    assert measured.taking_turns(100) == pytest.approx(1.2)
+    assert profile.taking_turns(10) == 1
 
 
 def test_a_neighbour_with_a_core_of_its_own_slows_a_step_too(profile: Profile) -> None:
@@ -130,6 +130,22 @@ def test_a_neighbour_with_a_core_of_its_own_slows_a_step_too(profile: Profile) -
     assert predict(measured, FREE, weak(), 4).compute == pytest.approx(0.37), "one to a node"
     crowded = weak(processes_per_node=4, cores_per_node=2)
     assert predict(measured, FREE, crowded, 1).compute == pytest.approx(2 * 1.2 * 1.5 * 0.37)
+
+
+def test_handling_gradients_is_work_before_a_byte_travels(profile: Profile) -> None:
+    # 40 ms of a step of two networks, 1.5 times as long beside a neighbour.
+    measured = dataclasses.replace(profile, exchange_seconds=0.040, beside=((10.0, 1.5),))
+    assert predict(measured, FREE, weak(), 1).compute == pytest.approx(0.37), "nobody to send to"
+    assert predict(measured, FREE, weak(), 2).compute == pytest.approx(0.41)
+    near = weak(processes_per_node=2, cores_per_node=2)
+    assert predict(measured, FREE, near, 1).compute == pytest.approx(1.5 * 0.41)
+    # Apart, half of it for the one network of each process, which serves twice the images; of two
+    # processes each is alone with its network.
+    apart = weak(placement="apart")
+    without = dataclasses.replace(measured, exchange_seconds=0.0)
+    for nodes, handling in ((2, 0.0), (4, 0.020)):
+        longer = predict(measured, FREE, apart, nodes).compute
+        assert longer - predict(without, FREE, apart, nodes).compute == pytest.approx(handling)
 
 
 def test_an_exchange_takes_its_work_from_the_step_s_cores(profile: Profile) -> None:

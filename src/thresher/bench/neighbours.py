@@ -1,14 +1,13 @@
 """What processes of one machine cost each other: beside one another, by messages, by taking turns.
 
-Processes with cores of their own still share caches and memory.
+Processes with cores of their own still share caches and memory. For each message of a sum a process
+is woken up, copies, and goes back to sleep: work, however few bytes there are. Where more processes
+than cores take turns it also displaces another one, and finds the caches full of that one's data.
+So does a step: two that take turns on a core take longer than one after the other, and each waits
+for the slower one at its end.
 
-For each message of a sum a process is woken up, copies, and goes back to sleep: work, however few
-bytes there are. Where more processes than cores take turns it also displaces another one, and finds
-the caches full of that one's data. So does a step: two that take turns on a core take longer than
-one after the other, and each waits for the slower one at its end.
-
-One process is measured, then as many as compute at the same time, then twice as many on the same
-cores.
+Messages and steps are measured between as many processes as compute at the same time, then between
+twice as many on the same cores; steps of one process by itself, too.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _SKIPPED, _COUNTED = 5, 60
 _WINDOW_SECONDS = 0.3
 _FEW_ROUNDS = 3
 """Where a window is a single step, which takes long."""
-_LONGEST = 300.0
+_LONGEST = 600.0
 """Seconds for all; starting processes takes most of it unless a step takes seconds."""
 _LOOK_SECONDS = 0.5
 _OWN_BYTES = 600 * 10**6
@@ -57,10 +56,10 @@ class Neighbours:
     Attributes:
         message: seconds of a processor per message, with a core for each process.
         crowded_message: the same with two processes to a core.
-        beside: (images of a step, by how much longer it takes while another process computes on
-            cores of its own); at least 1.
-        turns: (images of a step, by how much longer two steps take when their processes take turns
-            on the same cores than one after the other); at least 1.
+        beside: (images of a step, how many times as long it takes while another process computes on
+            cores of its own), at least 1; empty if there are no such cores.
+        turns: (images of a step, how many times as long two steps take when their processes take
+            turns on the same cores as one after the other), at least 1.
     """
 
     message: float
@@ -184,14 +183,12 @@ class _Rank:
         few = max(1, min(_PLACES, cores // self.threads))
         step = Step(self.setting)
         found = [(float(size), *self._factors_of(step, size, few)) for size in self.sizes]
-        return (
-            tuple((size, beside) for size, beside, _ in found),
-            tuple((size, turns) for size, _, turns in found),
-        )
+        beside = tuple((size, longer) for size, longer, _ in found)
+        return beside if few > 1 else (), tuple((size, longer) for size, _, longer in found)
 
     def _factors_of(self, step: Step, size: int, few: int) -> tuple[float, float]:
-        """By how much longer a step takes beside others, and by how much longer twice as many
-        processes take for twice as many steps.
+        """How many times as long a step takes beside others, and twice as many processes take for
+        twice as many steps.
         """
         step.resize(size)
         for phase in (0, PHASES - 1):
@@ -209,13 +206,16 @@ class _Rank:
             alone = self._window(step, steps, 1)
             own = self._window(step, steps, few, in_step=False)
             in_step = self._window(step, steps, few)
-            besides.append(own / alone)
-            turns.append(self._window(step, steps, 2 * few) / in_step / 2)
+            by_turns = self._window(step, steps, 2 * few)
+            besides.append(own[0] / alone[0])
+            turns.append(statistics.mean(by_turns) / statistics.mean(in_step) / 2)
         return max(1.0, statistics.median(besides)), max(1.0, statistics.median(turns))
 
-    def _window(self, step: Step, steps: int, among: int, *, in_step: bool = True) -> float:
-        """Mean seconds of some steps of the first processes; in step, each ends when all have."""
+    def _window(self, step: Step, steps: int, among: int, *, in_step: bool = True) -> list[float]:
+        """Seconds of each of the first processes for some steps; in step, all end each together."""
         if self.rank < among:
+            if steps > 1:
+                _run(step, 0)  # who slept until now is slow to get going
             self._meet(among)
             start = time.perf_counter()
             for number in range(steps):
@@ -224,7 +224,7 @@ class _Rank:
                     self._meet(among)
             self.seconds[self.rank] = time.perf_counter() - start
         self._meet(2 * _PLACES)
-        seconds = statistics.mean(self.seconds[:among])
+        seconds = list(self.seconds[:among])
         self._meet(2 * _PLACES)  # nobody writes before all have read
         return seconds
 

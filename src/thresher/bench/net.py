@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from thresher.bench.clock import finish
 from thresher.bench.parts import mark
+from thresher.dist.idle import find_idle
 from thresher.models.factory import create_model
 from thresher.types import Network
 
@@ -97,6 +98,11 @@ class Net:
         finish(self._device)
         whole = first.elapsed_time(last)
         return [(first.elapsed_time(event) / whole, size) for event, size in events]
+
+    def idle(self, images: Tensor) -> frozenset[str]:
+        """Names of the parameters that never get a gradient."""
+        with self._autocast():
+            return find_idle(copy.deepcopy(self.module), images)
 
     @property
     def gradients(self) -> list[Tensor]:

@@ -93,7 +93,7 @@ def measure_profile(
         room = has_room(weight_bytes + optimizer_bytes + max(saved))
         if room:
             report("what an exchange takes from a step")
-            handling = measure_handling(setting, min(_FEW_IMAGES, sizes[0]))
+            handling = measure_handling(setting, min(_FEW_IMAGES, sizes[0])) or 0.0
         report("processes on the same machine")
         ends = sorted({sizes[0], sizes[-1]}) if room else []
         neighbours = measure_neighbours(setting, ends, torch.get_num_threads(), repeats)

@@ -77,9 +77,15 @@ class Step:
         self._exchange: Exchange | None = None
 
     def join(self, group: Group) -> None:
-        """Exchange gradients in every step from now on, as training does in a group of ranks."""
+        """Exchange gradients in every step from now on, as training does in a group of ranks.
+
+        Steps raise a ``UserError`` then if the network uses some of its parameters in some of them
+        and not in others.
+        """
         modules = {index: net.module for index, net in enumerate(self.nets)}
-        self._exchange = Exchange(modules, group, "none", len(self.nets), starts_early=True)
+        side = self.setting.image_size
+        idle = self.nets[0].idle(torch.zeros(2, 3, side, side, device=self.setting.device))
+        self._exchange = Exchange(modules, group, "none", len(self.nets), idle, starts_early=True)
         for index, net in enumerate(self.nets):
             net.forward = partial(self._exchange.forward, index)
 

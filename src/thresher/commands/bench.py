@@ -172,24 +172,24 @@ def _show(found: Profile) -> None:
 
 def _of_neighbours(found: Profile) -> str:
     """What several processes on this machine cost each other, where that was measured."""
-    if not found.message_seconds:
-        return ""
 
     def percent(factors: Sequence[tuple[float, float]]) -> str:
         longer = [factor - 1 for _, factor in factors]
         return f"{min(longer):.0%} to {max(longer):.0%} longer"
 
-    words = (
-        f"\nbeside other processes: a message takes {1e3 * found.message_seconds:.2f} ms of a core,"
-        f" {1e3 * found.crowded_message_seconds:.2f} where they share cores"
-    )
-    if found.beside:
-        words += (
-            f"; an exchange {1e3 * found.exchange_seconds:.1f} ms before a byte travels; steps take"
-            f" {percent(found.beside)} beside one with cores of its own, {percent(found.turns)} by"
-            " turns"
+    told = []
+    if found.exchange_seconds:
+        told.append(f"an exchange {1e3 * found.exchange_seconds:.1f} ms before a byte travels")
+    if found.message_seconds:
+        told.append(
+            f"each of its messages {1e3 * found.message_seconds:.2f} ms,"
+            f" {1e3 * found.crowded_message_seconds:.2f} where processes share cores"
         )
-    return words
+    if found.beside:
+        told.append(f"beside a process with cores of its own steps take {percent(found.beside)}")
+    if found.turns:
+        told.append(f"by turns on the same cores {percent(found.turns)}")
+    return f"\nseveral processes: {'; '.join(told)}" if told else ""
 
 
 def link(words: Sequence[str]) -> int:

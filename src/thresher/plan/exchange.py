@@ -22,14 +22,12 @@ class Ranks:
 
     Attributes:
         nodes, per_node: where they are.
-        slower: by how much sharing a machine slows each down, at least 1.
-        crowded: whether they take turns on cores.
+        slower: by how much sharing cores slows each down, at least 1.
     """
 
     nodes: int
     per_node: int
     slower: float = 1.0
-    crowded: bool = False
 
     @property
     def all(self) -> int:
@@ -45,8 +43,7 @@ class Exchange:
         whole: on the wire, hidden or not.
         exposed: what goes on after the backward's end.
         latency: what of the whole an exchange of no bytes would take.
-        work: that it takes from the step, where that computes on the same cores: hooks, copies, and
-            what of sending and adding up is hidden.
+        work: that the hidden part takes from the step, where that computes on the same cores.
     """
 
     whole: float
@@ -87,7 +84,7 @@ def exchange(
     on_processors = not profile.decodes_beside
     if algorithm == "auto" and on_processors:
         algorithm = "ring"
-    each = profile.waking_seconds(crowded=ranks.crowded)
+    each = profile.waking_seconds(crowded=ranks.slower > 1)
 
     def work(size: float, among: Ranks = ranks) -> float:
         waking = each * messages(link, among.nodes, among.per_node, algorithm)
@@ -107,7 +104,7 @@ def exchange(
     starts = [(index * length, length) for index in range(networks)]
     stream = ready_stream(profile.ready, profile.gradient_bytes, starts)
     gradients = networks * profile.gradient_bytes
-    early = on_processors and not ranks.crowded
+    early = on_processors and ranks.slower <= 1
     usual = usual_bucket(gradients, starts_early=early)
     size = (bucket_bytes or usual) if overlap else math.inf
     queue = [(0.0, flags), *exchange_queue(stream, size, seconds)]
@@ -120,8 +117,7 @@ def exchange(
     if asking:
         total += asking * work(FLAG_BYTES, everyone)
     latency = flags + buckets * seconds(0.0)
-    handling = profile.exchange_seconds * networks / profile.networks * ranks.slower
-    return Exchange(whole, late, latency, handling + hidden * total if on_processors else 0.0)
+    return Exchange(whole, late, latency, hidden * total if on_processors else 0.0)
 
 
 def flags_every(processes: int) -> int:

@@ -82,7 +82,8 @@ class Prediction:
         step: whole step, from one batch to the next.
         decode, storage: of one process's share of a step: decoding (or serving from memory), and
             reading from storage that all nodes share.
-        compute: forward, backward, update, augmentation, ledger.
+        compute: forward, backward, update, augmentation, ledger, and what of an exchange is work of
+            the same cores.
         exchange: gradients on the wire, whether hidden or not.
         exposed: what of the exchange the backward does not hide, with sums and messages that
             nothing can hide.
@@ -221,10 +222,8 @@ def _pieces(
     processes = nodes * per_node
     wanted = per_node * profile.cores
     cores = job.cores_per_node or wanted
-    crowded = wanted > cores
-    slower = max(1.0, wanted / cores)
-    if per_node > 1:
-        slower *= profile.sharing(served, crowded=crowded)
+    crowding = wanted / cores * profile.taking_turns(served) if wanted > cores else 1.0
+    slower = crowding * (profile.beside_others(served) if per_node > 1 else 1.0)
     # Apart, a process does one network's half of what was measured for both.
     half = 0.5 if apart else 1.0
     forward = half * profile.forward(served) * slower
@@ -232,11 +231,11 @@ def _pieces(
     update = half * profile.update(served) * slower
     around = (profile.augment(served) + profile.ledger(served)) * slower
 
-    everyone = holders = Ranks(nodes, per_node, slower, crowded)
+    everyone = holders = Ranks(nodes, per_node, crowding)
     if apart:
         # Each half of the networks lies on half of the nodes, or on half of the only one.
         half_node = per_node // 2 if nodes == 1 else per_node
-        holders = Ranks(math.ceil(nodes / 2), half_node, slower, crowded)
+        holders = Ranks(math.ceil(nodes / 2), half_node, crowding)
     sent = exchange(
         profile, link, holders,
         networks=1 if apart else profile.networks,
@@ -246,7 +245,8 @@ def _pieces(
         overlap=job.overlap,
         everyone=everyone,
     )  # fmt: skip
-    compute = forward + backward + update + around + sent.work
+    handling = half * profile.exchange_seconds * slower if holders.all > 1 else 0.0
+    compute = forward + backward + update + around + handling + sent.work
     late = sent.exposed
     meetings = 0.0
     if apart:
@@ -254,12 +254,12 @@ def _pieces(
         meetings = profile.peer_messages
         late += message(profile.peer_bytes * served, link, nodes, per_node)
         late += (meetings - 1) * message(0.0, link, nodes, per_node)
-        late += meetings * profile.waking_seconds(crowded=crowded) * slower
+        late += meetings * profile.waking_seconds(crowded=crowding > 1) * crowding
 
     if profile.decodes_beside:
         decode = served / _decode_rate(profile, job, job.decode_cores)
     else:
-        decode = served / _decode_rate(profile, job, profile.cores) * slower
+        decode = served / _decode_rate(profile, job, profile.cores) * crowding
     read = 0.0
     if job.storage is not None and not job.cached:
         read = served * processes * profile.image_bytes / job.storage

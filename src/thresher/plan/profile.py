@@ -59,10 +59,10 @@ class Profile:
         exchange_seconds: of a step, what an exchange of all networks' gradients takes before a byte
             travels (hooks, copies, what rides along); 0 if not measured, or if an accelerator
             computes.
-        beside: (images, by how much longer a step takes while other processes compute on cores of
-            their own), ascending in images; empty if not measured.
-        turns: (images, by how much longer steps take whose processes take turns on the same cores
-            than one after the other), ascending in images; empty if not measured.
+        beside: (images, how many times as long a step takes while other processes compute on cores
+            of their own), ascending in images; empty if not measured.
+        turns: (images, how many times as long steps take whose processes take turns on the same
+            cores as one after the other), ascending in images; empty if not measured.
         pace_seconds: of ``bench/pace.py``'s fixed piece of work in the same minutes; 0 if not
             measured.
         source: where the figures come from.
@@ -110,12 +110,17 @@ class Profile:
         # A profile of an earlier version knows neither; one figure stands for a missing other.
         return (crowded and self.crowded_message_seconds) or self.message_seconds
 
-    def sharing(self, images: float, *, crowded: bool) -> float:
-        """By how much longer steps of so many images take, at least 1, where others share the
-        machine: with cores of their own, or by turns. Between what was measured on a straight line,
-        beyond it as at its end.
+    def beside_others(self, images: float) -> float:
+        """How many times as long a step of so many images takes, at least 1, while other processes
+        compute on cores of their own.
         """
-        return _between(self.beside, images) * (_between(self.turns, images) if crowded else 1.0)
+        return _between(self.beside, images)
+
+    def taking_turns(self, images: float) -> float:
+        """How many times as long steps of so many images take, at least 1, where processes take
+        turns on cores.
+        """
+        return _between(self.turns, images)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -149,7 +154,7 @@ class Profile:
 
 
 def _between(factors: tuple[tuple[float, float], ...], images: float) -> float:
-    """1 if none was measured."""
+    """What was measured, on a straight line; beyond it as at its end, 1 if there is nothing."""
     if not factors:
         return 1.0
     sizes, longer = zip(*factors, strict=True)
