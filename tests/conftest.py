@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import os
 from collections.abc import Iterator
@@ -38,15 +37,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def pair() -> Iterator[Group]:
     """Two ranks, as far as an exchange asks; its sums are those of one."""
-    import torch.distributed as dist
+    from thresher.dist.group import pretended_pair
 
-    from thresher.dist.group import Group
-    from thresher.dist.store import HashStore
-
-    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
-    yield Group(0, 2, dist.group.WORLD)
-    gc.collect()
-    dist.destroy_process_group()
+    with pretended_pair() as group:
+        yield group
 
 
 @pytest.fixture(scope="session")

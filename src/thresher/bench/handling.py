@@ -1,21 +1,16 @@
 """What an exchange takes from a step before a byte travels: hooks, copies, what rides along.
 
-Networks step in turn with equal ones that are in an exchange with nobody: a group of one rank that
-claims to be two. So all is done that a rank does by itself, and nothing is sent or waited for.
+Networks step in turn with equal ones that are in an exchange with nobody.
 """
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 
-import torch.distributed as dist
-
 from thresher.bench.clock import Clock
 from thresher.bench.step import PHASES, Setting, Step
-from thresher.dist.group import Group
-from thresher.dist.store import HashStore
+from thresher.dist.group import Group, pretended_pair
 from thresher.errors import UserError
 
 _SECONDS = 4.0
@@ -31,21 +26,15 @@ def measure_handling(setting: Setting, batch: int) -> float | None:
         batch: images in it; few, since these seconds are the same for all and are to be seen.
     """
     try:
-        dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
-    except RuntimeError:  # such as no network interface that gloo could use
+        with pretended_pair() as pair:
+            return _measure(setting, batch, pair)
+    except UserError:  # it uses some parameters in some steps only, or there is no network at all
         return None
-    try:
-        return _measure(setting, batch)
-    except UserError:  # it uses some of its parameters in some steps and not in others
-        return None
-    finally:
-        gc.collect()  # gloo's threads must not hold a tensor of what is gone
-        dist.destroy_process_group()
 
 
-def _measure(setting: Setting, batch: int) -> float:
+def _measure(setting: Setting, batch: int, pair: Group) -> float:
     alone, joined = Step(setting), Step(setting)
-    joined.join(Group(0, 2, dist.group.WORLD))
+    joined.join(pair)
     for step in (alone, joined):
         step.resize(batch)
         for phase in (0, PHASES - 1):

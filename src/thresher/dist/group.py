@@ -5,9 +5,16 @@ One code path for 1 and N processes: callers never ask how many there are.
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from thresher.dist.store import HashStore
+from thresher.errors import UserError
 
 
 class Pending:
@@ -57,6 +64,27 @@ class Group:
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the ranks, the same result on each; ``values`` stay as they are."""
         return self.start_sum(values.clone()).wait() if self.size > 1 else values
+
+
+@contextlib.contextmanager
+def pretended_pair() -> Iterator[Group]:
+    """A group of this process alone that claims to be two, on the CPU.
+
+    All is done that a rank does by itself in an exchange, and nothing is sent or waited for. Its
+    sums are those of one rank.
+
+    Raises:
+        UserError: this machine starts no group, such as without a network interface to use.
+    """
+    try:
+        dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    except RuntimeError as error:
+        raise UserError(f"Processes could not find one another here: {error}") from None
+    try:
+        yield Group(0, 2, dist.group.WORLD)
+    finally:
+        gc.collect()  # gloo's threads must not hold a tensor of what is gone
+        dist.destroy_process_group()
 
 
 class Twin:
