@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import threading
 import time
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -54,9 +53,9 @@ def test_factors_are_of_the_windows_that_they_should_be(monkeypatch: pytest.Monk
         return [1.0] if among == 1 else [3.6] * 4
 
     monkeypatch.setattr(_Rank, "_window", window)
-    meetings = {4: threading.Barrier(1)}
-    steps = multiprocessing.Value("i", 0)
-    rank = _Rank(0, {}, SETTING, (4,), 1, 3, meetings, steps, None)  # type: ignore[arg-type]
+    meetings = {4: multiprocessing.Barrier(1)}
+    steps, seconds = multiprocessing.Value("i", 0), multiprocessing.Array("d", 4)
+    rank = _Rank(0, {}, SETTING, (4,), 1, 3, meetings, steps, seconds)
     beside, turns = rank._factors_of(Step(SETTING), 4, few=2)
     assert beside == pytest.approx(1.2)
     assert turns == pytest.approx(3.6 / 1.5 / 2)

@@ -116,7 +116,7 @@ class Step:
     def _backward(self, result: StepResult) -> None:
         if self._exchange is None:
             for loss in _means(result):
-                loss.backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(loss)
             return
         # As in train/team.py: the whole weight is known when the gradients have been summed up.
         losses = [loss / self._batch for loss in result.loss_sums]
