@@ -59,8 +59,7 @@ class Batch:
     clean: Batch | None = None
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):  # which is made in every step, sooner than a frozen dataclass
     """Where the run stands. All counts start at 0.
 
     In a recorded step all that changes within a run (``epoch``, ``step``, ``round``,

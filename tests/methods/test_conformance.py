@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -209,7 +208,7 @@ def test_a_step_stays_on_the_device_and_never_asks_it(
     A tensor that is made on the host, or a value that the host must see, is an error.
     """
     device = torch.device("cuda", 0)
-    monkeypatch.setattr(augment, "_per_channel", augment._per_channel.__wrapped__)
+    monkeypatch.setattr(augment, "_per_value", augment._per_value.__wrapped__)
     with FakeTensorMode():
         method = make_method(name)
         ledger = Ledger(
@@ -227,7 +226,7 @@ def test_a_step_stays_on_the_device_and_never_asks_it(
         moment = with_mode(method, progress_at(method, epoch))
         for count in ("epoch", "step", "round_epoch"):
             scalar: Any = torch.zeros((), dtype=torch.int64, device=device)
-            moment = replace(moment, **{count: scalar})
+            moment = moment._replace(**{count: scalar})
         batch = Batch(places, views, ledger.labels, valid)
         result = method.step(networks, batch, ledger.rows(places), moment)
         ledger.update(places, valid, result.records)

@@ -22,7 +22,12 @@ from thresher.types import Column, Rows
 
 
 class _Block(NamedTuple):
-    """Memory for the rows of one batch, the same in every step."""
+    """Memory for the rows of one batch, the same in every step.
+
+    Attributes:
+        rows: uint8[B, bytes].
+        columns: what looks into them; in what is to be written, each is [B, width].
+    """
 
     rows: Tensor
     columns: dict[str, Tensor]
@@ -63,7 +68,7 @@ class Ledger:
 
         They lie in memory that the next call with as many positions writes anew.
         """
-        num = len(positions)
+        num = positions.shape[0]  # PyTorch's len() is a function in Python
         if num not in self._fetched:
             rows = self._in_step.new_empty(num, self._layout.step_bytes)
             self._fetched[num] = _Block(rows, self._layout.step_views(rows))
@@ -79,16 +84,17 @@ class Ledger:
             valid: bool[B].
             records: name of a column to [B] or [B, width]; other columns stay.
         """
-        num = len(positions)
+        num = positions.shape[0]
         if num not in self._written:
             rows = self._rows.new_empty(num, self._layout.row_bytes)
-            self._written[num] = _Block(rows, self._layout.views(rows))
+            columns = self._layout.views(rows)
+            wide = {name: _wide(column) for name, column in columns.items()}
+            self._written[num] = _Block(rows, wide)
         block = self._written[num]
         target = torch.where(valid, positions, self._scratch)
         torch.index_select(self._rows, 0, target, out=block.rows)
         for name, values in records.items():
-            column = block.columns[name]
-            column.copy_(values.reshape(column.shape))
+            block.columns[name].copy_(_wide(values))
         block.columns["seen"] += 1
         self._rows.index_copy_(0, target, block.rows)
 
@@ -152,6 +158,11 @@ class Ledger:
         """
         self._layout.refuse_other_than(state["columns"])
         self._rows[_index(ours)] = state["rows"][_index(theirs)].to(self._rows.device)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """[B] or [B, width] as [B, width]."""
+    return values if values.dim() == 2 else values[:, None]
 
 
 def _index(rows: np.ndarray | slice) -> Tensor | slice:

@@ -21,6 +21,8 @@ Sent = tuple[Tensor, ...]
 def to_device(values: Tensor | np.ndarray, device: torch.device) -> Tensor:
     """A tensor or array on the device; to a GPU without waiting for the copy's end."""
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    if tensor.device == device:
+        return tensor
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     if not tensor.is_pinned():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -76,7 +76,7 @@ class Method(Protocol):
 def with_mode(method: Method, progress: Progress) -> Progress:
     """The moment as ``step`` is told of it."""
     mode = method.mode(progress)
-    return progress if mode == progress.mode else replace(progress, mode=mode)
+    return progress if mode == progress.mode else progress._replace(mode=mode)
 
 
 CHUNK = 2**14
@@ -130,11 +130,10 @@ def record_basics(
         weights: per network float[B], what the given label counted for, 0 to 1.
     """
     top = probs.max(dim=2)
-    given = probs.gather(2, labels.expand(len(probs), -1)[:, :, None])
+    given = probs.gather(2, labels.view(1, -1, 1).expand(probs.shape[0], -1, -1))
     return {
-        # The column is float16, which ends at 65,504.
-        "loss": torch.stack([loss.detach() for loss in losses], dim=1).clamp_(max=6e4),
-        "prob_given": given[:, :, 0].t(),
+        "loss": torch.stack([loss.detach() for loss in losses], dim=1),
+        "prob_given": given.squeeze(2).t(),
         "top1": top.indices.t(),
         "confidence": top.values.t(),
         "weight": torch.stack(list(weights), dim=1),

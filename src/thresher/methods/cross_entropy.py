@@ -70,22 +70,23 @@ class CrossEntropy:
     ) -> StepResult:
         """Cross-entropy of each network on the one view, of trusted samples too."""
         images, labels, weight = batch.views[0], batch.labels, batch.valid.float()
-        num = len(images)
+        given = [weight] * self.networks
         if batch.clean is not None:
             images = torch.cat([images, *batch.clean.views])
             labels = torch.cat([labels, batch.clean.labels])
             weight = torch.cat([weight, batch.clean.valid.float()])
         all_logits = networks.students(images)
         all_losses = [cross_entropy(z, labels, self.options.label_smoothing) for z in all_logits]
-        logits = [z[:num] for z in all_logits]
-        losses = [loss[:num] for loss in all_losses]
-        probs = torch.stack([z.detach() for z in logits]).softmax(dim=2)
-        given = [weight[:num]] * self.networks
+        logits, losses = all_logits, all_losses
+        if batch.clean is not None:  # which the ledger does not hold
+            own = slice(len(batch.labels))
+            logits, losses = [z[own] for z in logits], [loss[own] for loss in losses]
+        probs = torch.stack(logits).detach().softmax(dim=2)
         records = record_basics(probs, losses, batch.labels, given)
         # Plain mean over epochs: a label learnt late, as wrong ones are, keeps a low mean.
         belief = blend(
             recall_dense(history, "belief", batch.labels, self.num_classes),
-            probs.mean(dim=0),
+            probs[0] if self.networks == 1 else probs.mean(dim=0),
             keep=progress.epoch / (progress.epoch + 1),
         )
         records |= dense_as_columns("belief", belief, batch.labels)

@@ -13,7 +13,7 @@ import contextlib
 import statistics
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -201,4 +201,4 @@ class _Moment:
                 scalar.fill_(value)
                 self._last[name] = value
         scalars: dict[str, Any] = dict(self._scalars)
-        return replace(progress, **scalars)
+        return progress._replace(**scalars)

@@ -37,9 +37,9 @@ def write_ledger_table(
 
     def mean(name: str) -> np.ndarray:
         """Of the networks, float32[n]."""
-        values: np.ndarray = (
-            ledger.columns[name].reshape(len(ledger), -1).float().mean(dim=1).cpu().numpy()
-        )
+        # The columns are float16, which keeps a loss beyond its 65,504 as infinity.
+        each = ledger.columns[name].reshape(len(ledger), -1).float().clamp(max=65_504)
+        values: np.ndarray = each.mean(dim=1).cpu().numpy()
         return values
 
     own = {

@@ -10,7 +10,7 @@ from thresher.dist.runtime import Runtime
 from thresher.train.interrupt import StopRequest
 
 CLOCK_EVERY = 50
-"""Steps between two looks at the clock and, on a GPU, at the losses' finiteness."""
+"""Steps between two looks at the clock and at the losses' finiteness."""
 NUM_FLAGS = 4
 """That a rank raises."""
 _LONGEST = 16
@@ -43,6 +43,7 @@ class Flags:
     def __init__(self, runtime: Runtime, stop: StopRequest) -> None:
         self._runtime = runtime
         self._stop = stop
+        self._is_alone = runtime.world_size == 1
         # A sum over very many hosts takes longer than a short step; then not every step asks,
         # unless the flags ride with the gradients.
         alone = min(_LONGEST, 1 + runtime.world_size // 8)
@@ -53,16 +54,23 @@ class Flags:
         return step % self._every == 0
 
     def looks_at_the_clock(self, step: int) -> bool:
-        """Whether it is the first of some steps that asks: looking has a price, too."""
+        """Whether it is the first of some steps that asks: looking has a price, too.
+
+        At step 0 it is.
+        """
         return self.asks(step) and step % CLOCK_EVERY < self._every
 
     def raised(self, step: int, *, save: bool, broken: bool) -> list[float] | None:
-        """This rank's flags, if this is a step that asks; ``save`` is the first rank's to say."""
-        if not self.asks(step):
+        """This rank's flags, if this is a step that asks; ``save`` is the first rank's to say.
+
+        A process on its own asks nobody, and so has none as long as nothing is up.
+        """
+        stop = self._stop.signal if self._stop.requested else 0
+        if not self.asks(step) or (self._is_alone and not (stop or save or broken)):
             return None
         return [
-            float(self._stop.signal == signal.SIGINT),
-            float(self._stop.requested and self._stop.signal != signal.SIGINT),
+            float(stop == signal.SIGINT),
+            float(stop not in (0, signal.SIGINT)),
             float(save and self._runtime.is_first),
             float(broken),
         ]
@@ -70,8 +78,7 @@ class Flags:
     def ask(self, *, save: bool) -> Verdict:
         """Ask all ranks between two steps; at step 0 every rank does, however many there are."""
         raised = self.raised(0, save=save, broken=False)
-        assert raised is not None
-        return self.read(self._runtime.start_flags(raised))
+        return self.read(None if raised is None else self._runtime.start_flags(raised))
 
     def read(self, pending: Pending | None) -> Verdict:
         """What all ranks decided, by the sum of their flags."""

@@ -150,10 +150,9 @@ class Loop:
 
     def _raised(self, flags: Flags, step: int) -> list[float] | None:
         """Whether this rank wants to stop, must save, or has lost its way."""
-        on_clock = flags.looks_at_the_clock(step)
-        look = on_clock or (self.runtime.device.type == "cpu" and flags.asks(step))
+        look = flags.looks_at_the_clock(step)
         broken = look and not self._meter.is_finite()
-        return flags.raised(step, save=on_clock and self._save_is_due(), broken=broken)
+        return flags.raised(step, save=look and self._save_is_due(), broken=broken)
 
     def _leave(self, verdict: Verdict) -> None:
         self._saver.finish()

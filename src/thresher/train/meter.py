@@ -119,13 +119,12 @@ class Meter:
 
     def add(self, result: StepResult, valid: Tensor) -> None:
         """Count one step."""
+        seen = valid.float()
         # As it is kept, perhaps in float16, whose sums end at 65,504.
-        weights = result.records["weight"].reshape(len(valid), -1).float()
-        kept = (weights * valid[:, None]).sum() / weights.shape[1]
-        seen = valid.sum(dtype=kept.dtype)
-        parts = [*result.loss_sums, *result.weight_sums, kept, seen]
+        kept = seen * result.records["weight"].float().mean(dim=1)
+        losses = (loss.detach() for loss in result.loss_sums)
         # Each is a sum in float32 already; only what adds them up over an epoch must be wider.
-        self.sums += torch.stack([part.detach() for part in parts])
+        self.sums += torch.stack([*losses, *result.weight_sums, kept.sum(), seen.sum()])
 
     def is_finite(self) -> bool:
         """Whether all losses are finite, as far as is known without waiting for the device."""

@@ -71,7 +71,7 @@ class Steps:
         if self._captured is None or look is None:
             return self._compute(sent, progress, look)
         self._captured.make(sent, progress, lr, self._team, self._whole)
-        raised = look()  # one process has nobody to ask
+        raised = look()
         return None if raised is None else Pending(torch.tensor(raised), None)
 
     def apply(self, lr: float) -> None:

@@ -77,11 +77,14 @@ class Team:
         Returns:
             The sum of all ranks' flags, if they were asked.
         """
-        losses = self._losses(result)
         if self._weight_is_known:
             told = None if flags is None else self._runtime.start_flags(flags)
-            self._together.backward(losses)
+            # Backward starts from this factor, which costs less than to divide the losses by it.
+            weights = [result.weight_sums[index] for index in self.learners]
+            factors = [weight.clamp(min=1.0).reciprocal_() for weight in weights]
+            self._together.backward([result.loss_sums[i] for i in self.learners], factors)
             return told
+        losses = self._losses(result)
         assert self._weights is not None
         riders = self._weights
         told = None
@@ -99,13 +102,10 @@ class Team:
         return Pending(flag_sums, None) if self._runtime.flags_can_ride else told
 
     def _losses(self, result: StepResult) -> list[Tensor]:
-        """Those of this rank's networks, scaled; weights are counted where others add to them."""
-        if self._weight_is_known:
-            pairs = [(result.loss_sums[i], result.weight_sums[i]) for i in self.learners]
-            return [loss / weight.detach().clamp(min=1.0) for loss, weight in pairs]
+        """Those of this rank's networks, scaled; counts the weights, which others add to."""
         # Gradients are averaged over the ranks, and the mean is over all of them.
         scale = self._runtime.group.size / self._nominal
-        weights = torch.stack([weight.detach() for weight in result.weight_sums])
+        weights = torch.stack(result.weight_sums)
         self._weights = weights if self._weights is None else self._weights + weights
         return [result.loss_sums[index] * scale for index in self.learners]
 

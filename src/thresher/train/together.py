@@ -10,6 +10,7 @@ the host is too slow to start the work of both.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -74,9 +75,15 @@ class Together:
             return [function(item) for item in items]
         return list(self._pool.map(function, items))
 
-    def backward(self, losses: Iterable[Tensor]) -> None:
-        """Add the gradients of the networks' losses."""
-        self.map(torch.autograd.backward, losses)
+    def backward(
+        self, losses: Iterable[Tensor], factors: Iterable[Tensor | None] = itertools.repeat(None)
+    ) -> None:
+        """Add the gradients of the networks' losses, each times its factor, 1 if that is None."""
+
+        def backward(pair: tuple[Tensor, Tensor | None]) -> None:
+            torch.autograd.backward(*pair)
+
+        self.map(backward, zip(losses, factors, strict=False))
 
     @contextlib.contextmanager
     def on_streams(self, networks: int) -> Iterator[None]:
