@@ -62,7 +62,7 @@ class Order:
         """Samples of the fullest home."""
         return math.ceil(self.num_samples / self.num_homes)
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Steps of one epoch."""
         return math.ceil(self.rounds * self.num_homes / self.batch_size)

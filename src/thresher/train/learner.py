@@ -37,7 +37,7 @@ class Learner:
         self.optimizer = make_optimizer(self.module, config, runtime.device)
         self._weights = list(self.module.parameters())
         self._averaged = _float_pairs(self.ema, self.module)
-        self._copied = _other_pairs(self.ema, self.module)
+        _share_counters(self.ema, self.module)
         self._updates = 0
         self._share: float | Tensor = 0.0
 
@@ -143,28 +143,26 @@ class Learner:
             torch._foreach_add_(averaged, steps)
         else:
             torch._foreach_lerp_(averaged, sources, self._share)
-        targets, copied = self._copied
-        if targets:
-            torch._foreach_copy_(targets, copied)
 
 
 def _float_pairs(ema: nn.Module, module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and running statistics, averaged."""
-    pairs = [p for p in _pairs(ema, module) if p[0].is_floating_point()]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
-
-def _other_pairs(ema: nn.Module, module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Counters, copied."""
-    pairs = [p for p in _pairs(ema, module) if not p[0].is_floating_point()]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
-def _pairs(ema: nn.Module, module: nn.Module) -> list[tuple[Tensor, Tensor]]:
     def tensors(net: nn.Module) -> list[Tensor]:
-        return [*(p.data for p in net.parameters()), *net.buffers()]
+        floats = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
+        return [*(p.data for p in net.parameters()), *floats]
 
-    return list(zip(tensors(ema), tensors(module), strict=True))
+    averaged, sources = tensors(ema), tensors(module)
+    assert [a.shape for a in averaged] == [s.shape for s in sources]
+    return averaged, sources
+
+
+def _share_counters(ema: nn.Module, module: nn.Module) -> None:
+    """Have the teacher look at the student's buffers that cannot be averaged."""
+    for name, buffer in module.named_buffers():
+        if not buffer.is_floating_point():
+            owner, _, attribute = name.rpartition(".")
+            setattr(ema.get_submodule(owner), attribute, buffer)
 
 
 MakeLearner = Callable[[int, int], Learner]
