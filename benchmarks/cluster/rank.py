@@ -130,7 +130,7 @@ def ours(
         with contextlib.nullcontext() if exchange == "all" else alone(runtime, team):
             result = method.step(team.networks, whole, ledger.rows(positions), progress)
             meter.add(result, valid)
-            broken = not meter.is_finite()
+            broken = flags.looks_at_the_clock(number) and not meter.is_finite()
             raised = flags.raised(number, save=False, broken=broken)
             pending = None
             if exchange == "all":
