@@ -141,7 +141,7 @@ def ours(
                     assert raised is not None
                     pending = runtime.start_flags(raised)
                 team.add_part(result)
-        ledger.update(positions, valid, result.records)
+        ledger.update(positions, result.records)
         flags.read(pending)
         if exchange == "all":
             team.step(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import socket
 import threading
 import time
@@ -291,3 +292,22 @@ def test_large_jobs_look_at_the_clock_as_often() -> None:
     assert looks[0] == 0
     assert all(flags.asks(step) for step in looks)
     assert max(b - a for a, b in itertools.pairwise(looks)) <= 64
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_process_on_its_own_raises_flags_only_when_something_is_up(ranks: int) -> None:
+    class Some:
+        world_size = ranks
+        flags_can_ride = ranks > 1
+        is_first = True
+
+    stop = StopRequest()
+    flags = Flags(Some(), stop)  # type: ignore[arg-type]
+    quiet = flags.raised(7, save=False, broken=False)
+    assert quiet == (None if ranks == 1 else [0, 0, 0, 0])
+    assert flags.raised(7, save=True, broken=False) == [0, 0, 1, 0]
+    assert flags.raised(7, save=False, broken=True) == [0, 0, 0, 1]
+    stop.request(signal.SIGTERM)
+    assert flags.raised(7, save=False, broken=False) == [0, 1, 0, 0]
+    stop.signal = signal.SIGINT
+    assert flags.raised(7, save=False, broken=False) == [1, 0, 0, 0]

@@ -34,14 +34,14 @@ def test_columns_start_as_declared() -> None:
     assert columns["seen"].tolist() == [0, 0, 0]
 
 
-def test_update_writes_only_valid_places_and_counts_them() -> None:
+def test_update_writes_and_counts_all_but_places_that_fill_the_shape() -> None:
     ledger = make()
-    positions = torch.tensor([2, 0, 2])  # the last place only fills the shape
+    positions = torch.tensor([2, 0, 3, 3])  # the last two only fill the shape
     records = {
-        "trust": torch.tensor([0.5, 0.25, 9.0]),
-        "loss": torch.tensor([[1, 2], [3, 4], [9, 9]]),
+        "trust": torch.tensor([0.5, 0.25, 9.0, 8.0]),
+        "loss": torch.tensor([[1, 2], [3, 4], [9, 9], [8, 8]]),
     }
-    ledger.update(positions, torch.tensor([True, True, False]), records)
+    ledger.update(positions, records)
     assert ledger.columns["trust"].tolist() == [0.25, 1.0, 0.5]
     assert ledger.columns["loss"].tolist() == [[3, 4], [0, 0], [1, 2]]
     assert ledger.columns["seen"].tolist() == [1, 0, 1]
@@ -73,7 +73,7 @@ def test_values_lie_side_by_side_and_aligned() -> None:
     }  # fmt: skip
     assert values["flag"].tolist() == [7, 7, 7, 7]
     records = {"wide": torch.tensor([[0.1, -2.0]]), "top": torch.tensor([255])}
-    ledger.update(torch.tensor([2]), torch.tensor([True]), records)
+    ledger.update(torch.tensor([2]), records)
     assert values["wide"][2].tolist() == [pytest.approx(0.1), -2.0]
     assert ledger.rows(torch.tensor([2, 1]))["top"].tolist() == [255, 0]
     assert values["flag"].tolist() == [7, 7, 7, 7], "what is not recorded stays"

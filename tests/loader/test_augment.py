@@ -32,6 +32,21 @@ def test_weak_view_flips_and_shifts_by_whole_pixels() -> None:
     torch.testing.assert_close(out[:, :, :6, 2:], flipped[:, :, 2:, :6])
 
 
+@pytest.mark.parametrize("reach", [0, 2])
+def test_weak_views_are_mirrored_first_then_shifted_then_normalised(reach: int) -> None:
+    mean, std = (0.5, 0.25, 0.1), (0.2, 0.3, 0.4)
+    images = picture(batch=6)
+    draws = torch.rand(6, NUM_DRAWS, generator=torch.Generator().manual_seed(3))
+    mirrored = torch.stack(
+        [x.flip(2) if d < 0.5 else x for x, d in zip(images, draws[:, 0], strict=True)]
+    )
+    assert not torch.equal(mirrored, images)
+    moved = shift(mirrored, reach, draws[:, 1:3]) if reach else mirrored
+    expected = (moved / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    out = Augmentation(reach, True, mean, std)(images, View.WEAK, draws)
+    torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-6)
+
+
 def test_flip_can_be_switched_off() -> None:
     make = Augmentation(shift=0, flip=False, **IDENTITY)
     draws = torch.zeros(1, NUM_DRAWS)

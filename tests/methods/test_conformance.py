@@ -101,7 +101,7 @@ def test_step_gives_sums_with_gradients_and_declared_records(name: str, epoch: i
     for values in result.records.values():
         assert not values.requires_grad
         assert len(values) == SAMPLES
-    ledger.update(torch.arange(SAMPLES), torch.ones(SAMPLES, dtype=torch.bool), result.records)
+    ledger.update(torch.arange(SAMPLES), result.records)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -157,7 +157,7 @@ def test_judgement_is_in_range_and_same_for_any_number_of_ranks(name: str) -> No
         history = LedgerHistory(ledger, lambda values: values)
         ledger.overwrite(method.begin_epoch(history, progress_at(method, epoch)))
         result = one_step(method, ledger, batch, epoch)
-        ledger.update(torch.arange(SAMPLES), batch.valid, result.records)
+        ledger.update(torch.arange(SAMPLES), result.records)
     history = LedgerHistory(ledger, lambda values: values)
     judgement = method.judge(history)
     for values in (judgement.clean_probability, judgement.confidence):
@@ -229,6 +229,6 @@ def test_a_step_stays_on_the_device_and_never_asks_it(
             moment = moment._replace(**{count: scalar})
         batch = Batch(places, views, ledger.labels, valid)
         result = method.step(networks, batch, ledger.rows(places), moment)
-        ledger.update(places, valid, result.records)
+        ledger.update(places, result.records)
         assert {value.device for value in result.loss_sums} == {device}
         assert {value.device for value in result.records.values()} == {device}

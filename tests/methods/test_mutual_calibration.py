@@ -133,7 +133,7 @@ def test_records_are_a_running_mean_without_bias_to_the_start() -> None:
         networks = Networks((Network(student, lambda images, z=logits: z),) * 2)
         rows = ledger.rows(torch.tensor([0]))
         result = method.step(networks, batch, rows, with_mode(method, late))
-        ledger.update(torch.tensor([0]), batch.valid, result.records)
+        ledger.update(torch.tensor([0]), result.records)
     columns = ledger.columns
     mean = recall_dense(columns, "record_2", ledger.labels, 2)
     # weights 0.5 and 1: (0.5 * 0.8 + 0.2) / 1.5 = 0.4

@@ -46,6 +46,25 @@ def test_a_learner_that_begins_again_is_as_good_as_new(optimizer: str) -> None:
     work.feed.close()
 
 
+def test_a_teacher_s_counters_are_its_student_s() -> None:
+    """Also after both came back from a checkpoint, or began again."""
+    work = made("sgd")
+    learner, other = work.make_learner(0, 0), work.make_learner(0, 1)
+    train(learner, 3)
+    other.load_state_dict(learner.state_dict())
+    train(other, 2)
+
+    def counts(network: torch.nn.Module) -> set[int]:
+        state = network.state_dict()
+        return {int(state[name]) for name in state if name.endswith("num_batches_tracked")}
+
+    assert (counts(learner.module), counts(learner.ema)) == ({3}, {3})
+    assert (counts(other.module), counts(other.ema)) == ({5}, {5})
+    other.begin_again(work.make_learner(0, 1))
+    assert (counts(other.module), counts(other.ema)) == ({0}, {0})
+    work.feed.close()
+
+
 def test_other_rounds_start_elsewhere() -> None:
     """Else the test above would pass if nothing was taken over."""
     work = made("sgd")

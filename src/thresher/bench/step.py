@@ -110,7 +110,7 @@ class Step:
         for net in self.nets:
             net.update()
         clock.mark("update")
-        self._ledger.update(positions, batch.valid, result.records)
+        self._ledger.update(positions, result.records)
         clock.mark("ledger")
 
     def _backward(self, result: StepResult) -> None:

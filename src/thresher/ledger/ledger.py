@@ -1,7 +1,7 @@
 """What is known of each sample: columns by local row, updated once per step, read by methods.
 
 A rank's ledger holds the samples it owns and nothing else. Row ``len(self)`` is a scratch row: a
-batch's filling places write there, so that updates keep one shape and need no test on the host.
+batch's filling places look there and write there, so that updates keep one shape and need no test.
 
 A sample's values lie side by side in memory (``rows.py``), so that a step fetches and writes the
 rows of its batch in one go each, however many columns there are.
@@ -55,7 +55,6 @@ class Ledger:
         self._layout = Layout((*columns, Column("seen", dtype="int16", in_step=False)))
         self._rows = self._layout.rows(len(ids) + 1, device)
         self._columns = self._layout.views(self._rows)
-        self._scratch = torch.tensor(len(ids), device=device)
         self._in_step = self._rows[:, : self._layout.step_bytes]
         self._fetched: dict[int, _Block] = {}
         self._written: dict[int, _Block] = {}
@@ -76,12 +75,12 @@ class Ledger:
         torch.index_select(self._in_step, 0, positions, out=block.rows)
         return block.columns
 
-    def update(self, positions: Tensor, valid: Tensor, records: Mapping[str, Tensor]) -> None:
-        """Write a step's records; places that are not valid go to the scratch row.
+    def update(self, positions: Tensor, records: Mapping[str, Tensor]) -> None:
+        """Write a step's records.
 
         Args:
-            positions: int64[B], local rows; where valid, each at most once.
-            valid: bool[B].
+            positions: int64[B], local rows, each at most once; ``len(self)``, the scratch row, in
+                any number of places that only fill the shape.
             records: name of a column to [B] or [B, width]; other columns stay.
         """
         num = positions.shape[0]
@@ -91,12 +90,11 @@ class Ledger:
             wide = {name: _wide(column) for name, column in columns.items()}
             self._written[num] = _Block(rows, wide)
         block = self._written[num]
-        target = torch.where(valid, positions, self._scratch)
-        torch.index_select(self._rows, 0, target, out=block.rows)
+        torch.index_select(self._rows, 0, positions, out=block.rows)
         for name, values in records.items():
             block.columns[name].copy_(_wide(values))
         block.columns["seen"] += 1
-        self._rows.index_copy_(0, target, block.rows)
+        self._rows.index_copy_(0, positions, block.rows)
 
     @property
     def columns(self) -> Rows:

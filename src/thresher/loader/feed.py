@@ -50,7 +50,8 @@ class Feed:
         """The epoch's batches from step ``start`` on, each in its parts.
 
         Yields:
-            (batch of B / parts samples, their ledger rows int64[B / parts]).
+            (batch of B / parts samples, their ledger rows int64[B / parts]); the row behind all
+            samples where a place only fills the shape.
         """
         for sent in self.sent(epoch, start):
             yield self.batch(sent)
@@ -115,6 +116,9 @@ class Feed:
 
     def _send(self, host: HostBatch, draws: tuple[np.ndarray, ...]) -> Sent:
         """All that a batch is made of, on the device."""
-        arrays = (host.positions, host.ids, host.labels, host.valid, *draws)
+        rows = host.positions
+        if not host.valid.all():
+            rows = np.where(host.valid, rows, len(self.loader))
+        arrays = (rows, host.ids, host.labels, host.valid, *draws)
         rest = (to_device(array, self.device) for array in arrays)
         return to_device(host.canvas, self.device), *rest

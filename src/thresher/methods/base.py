@@ -124,20 +124,27 @@ def record_basics(
     """Values for ``basic_columns``, each [B, networks].
 
     Args:
-        probs: float[networks, B, C], without gradients.
+        probs: float[B, networks, C], without gradients.
         losses: per network float[B].
         labels: int64[B], given.
         weights: per network float[B], what the given label counted for, 0 to 1.
     """
     top = probs.max(dim=2)
-    given = probs.gather(2, labels.view(1, -1, 1).expand(probs.shape[0], -1, -1))
+    given = probs.gather(2, labels.view(-1, 1, 1).expand(-1, probs.shape[1], 1))
     return {
-        "loss": torch.stack([loss.detach() for loss in losses], dim=1),
-        "prob_given": given.squeeze(2).t(),
-        "top1": top.indices.t(),
-        "confidence": top.values.t(),
-        "weight": torch.stack(list(weights), dim=1),
+        "loss": side_by_side(losses),
+        "prob_given": given.squeeze(2),
+        "top1": top.indices,
+        "confidence": top.values,
+        "weight": side_by_side(weights),
     }
+
+
+def side_by_side(values: Sequence[Tensor]) -> Tensor:
+    """[B, ...] of each network as [B, networks, ...], without gradients."""
+    if len(values) == 1:  # which is not copied
+        return values[0].detach().unsqueeze(1)
+    return torch.stack(list(values), dim=1).detach()
 
 
 def join(parts: Iterable[Judgement], labels: Tensor) -> Judgement:

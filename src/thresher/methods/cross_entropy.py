@@ -19,6 +19,7 @@ from thresher.methods.base import (
     check_range,
     join,
     record_basics,
+    side_by_side,
 )
 from thresher.methods.belief import (
     belief_columns,
@@ -81,12 +82,12 @@ class CrossEntropy:
         if batch.clean is not None:  # which the ledger does not hold
             own = slice(len(batch.labels))
             logits, losses = [z[own] for z in logits], [loss[own] for loss in losses]
-        probs = torch.stack(logits).detach().softmax(dim=2)
+        probs = side_by_side(logits).softmax(dim=2)
         records = record_basics(probs, losses, batch.labels, given)
         # Plain mean over epochs: a label learnt late, as wrong ones are, keeps a low mean.
         belief = blend(
             recall_dense(history, "belief", batch.labels, self.num_classes),
-            probs[0] if self.networks == 1 else probs.mean(dim=0),
+            probs[:, 0] if self.networks == 1 else probs.mean(dim=1),
             keep=progress.epoch / (progress.epoch + 1),
         )
         records |= dense_as_columns("belief", belief, batch.labels)

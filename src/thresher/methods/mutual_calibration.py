@@ -42,6 +42,7 @@ from thresher.methods.base import (
     check_range,
     join,
     record_basics,
+    side_by_side,
 )
 from thresher.methods.belief import (
     Belief,
@@ -156,8 +157,8 @@ class MutualCalibration:
             loss_sums.append(loss_sum)
             weight_sums.append(weight_sum)
             losses.append(loss)
-            firsts.append(of_looks[0].detach())
-        probs = torch.stack(firsts).softmax(dim=2)
+            firsts.append(of_looks[0])
+        probs = side_by_side(firsts).softmax(dim=2)
         records = record_basics(probs, losses, batch.labels, list(history["trust"].unbind(dim=1)))
         assert progress.mode is not None, "see with_mode"
         if progress.mode:

@@ -73,6 +73,7 @@ class Loop:
         listener: Listener,
     ) -> None:
         assert sum(method.rounds) == config.epochs, "a method's rounds make up the run"
+        assert len(feed.loader) == len(ledger), "a sample has the same row in both"
         self.config = config
         self.runtime = runtime
         self.method = method

@@ -87,7 +87,7 @@ class Steps:
         self._team.backward(result, flags=None)
         self._team.apply()
         self._meter.add(result, batch.valid)
-        self._ledger.update(positions, batch.valid, result.records)
+        self._ledger.update(positions, result.records)
 
     def _compute(self, sent: Sent, progress: Progress, look: Look | None) -> Pending | None:
         batch, positions = self._feed.batch(sent)
@@ -100,7 +100,7 @@ class Steps:
                 self._team.add_part(result)
             else:
                 told = self._team.backward(result, look())
-        self._ledger.update(positions, batch.valid, result.records)
+        self._ledger.update(positions, result.records)
         return told
 
 
