@@ -98,6 +98,7 @@ def test_step_gives_sums_with_gradients_and_declared_records(name: str, epoch: i
     declared = {column.name for column in method.columns}
     assert set(result.records) <= declared
     assert {"loss", "prob_given", "top1", "confidence", "weight"} <= set(result.records)
+    assert result.records["weight"].shape == (SAMPLES, method.networks)
     for values in result.records.values():
         assert not values.requires_grad
         assert len(values) == SAMPLES
