@@ -148,7 +148,8 @@ class StepResult:
     Attributes:
         loss_sums: per network the weighted sum of losses, a scalar with gradient.
         weight_sums: per network the sum of the weights, a scalar without gradient.
-        records: values to keep in the ledger, name to [B] or [B, width].
+        records: values to keep in the ledger, name to [B] or [B, width]; ``weight`` is
+            [B, networks].
     """
 
     loss_sums: tuple[Tensor, ...]

@@ -11,7 +11,7 @@ import torch
 from thresher.errors import UserError
 from thresher.ledger import table
 from thresher.ledger.ledger import Ledger
-from thresher.ledger.rows import saved_columns
+from thresher.ledger.rows import Layout, saved_columns
 from thresher.ledger.table import write_ledger
 from thresher.sources.manifest import make_manifest
 from thresher.types import Column
@@ -79,6 +79,19 @@ def test_values_lie_side_by_side_and_aligned() -> None:
     assert values["flag"].tolist() == [7, 7, 7, 7], "what is not recorded stays"
     saved = saved_columns(ledger.state_dict())
     assert all(torch.equal(saved[name], one) for name, one in values.items())
+
+
+@pytest.mark.parametrize(("widest", "word"), [("float16", "int16"), ("float32", "int32")])
+def test_rows_move_in_words_that_hold_the_widest_value(widest: str, word: str) -> None:
+    """Threads that write the scratch row at once must not put two halves of a value together."""
+    layout = Layout([Column("a", 3, widest), Column("b", dtype="uint8", in_step=False)])
+    assert layout.word == getattr(torch, word)
+    assert layout.row_bytes % layout.word.itemsize == layout.step_bytes % layout.word.itemsize == 0
+
+
+def test_a_record_that_is_narrower_than_its_column_is_no_record_of_it() -> None:
+    with pytest.raises(AssertionError, match="'loss' is whole"):
+        make().update(torch.tensor([0, 1]), {"loss": torch.tensor([1.0, 2.0])})
 
 
 def test_the_state_of_other_samples_is_refused() -> None:

@@ -115,10 +115,11 @@ class Step:
 
     def _backward(self, result: StepResult) -> None:
         if self._exchange is None:
-            for loss in _means(result):
-                torch.autograd.backward(loss)
+            # As in train/team.py.
+            for loss, weight in zip(result.loss_sums, result.weight_sums, strict=True):
+                torch.autograd.backward(loss, weight.clamp(min=1.0).reciprocal_())
             return
-        # As in train/team.py: the whole weight is known when the gradients have been summed up.
+        # The whole weight is known when the gradients have been summed up.
         losses = [loss / self._batch for loss in result.loss_sums]
         weights = torch.stack([weight.detach() for weight in result.weight_sums])
         totals = self._exchange.backward(losses, weights)

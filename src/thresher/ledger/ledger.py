@@ -25,11 +25,11 @@ class _Block(NamedTuple):
     """Memory for the rows of one batch, the same in every step.
 
     Attributes:
-        rows: uint8[B, bytes].
+        words: of the rows, see ``Layout.word``.
         columns: what looks into them; in what is to be written, each is [B, width].
     """
 
-    rows: Tensor
+    words: Tensor
     columns: dict[str, Tensor]
 
 
@@ -55,7 +55,8 @@ class Ledger:
         self._layout = Layout((*columns, Column("seen", dtype="int16", in_step=False)))
         self._rows = self._layout.rows(len(ids) + 1, device)
         self._columns = self._layout.views(self._rows)
-        self._in_step = self._rows[:, : self._layout.step_bytes]
+        self._words = self._rows.view(self._layout.word)
+        self._in_step = self._rows[:, : self._layout.step_bytes].view(self._layout.word)
         self._fetched: dict[int, _Block] = {}
         self._written: dict[int, _Block] = {}
 
@@ -69,10 +70,11 @@ class Ledger:
         """
         num = positions.shape[0]  # PyTorch's len() is a function in Python
         if num not in self._fetched:
-            rows = self._in_step.new_empty(num, self._layout.step_bytes)
-            self._fetched[num] = _Block(rows, self._layout.step_views(rows))
+            rows = self._rows.new_empty(num, self._layout.step_bytes)
+            words = rows.view(self._layout.word)
+            self._fetched[num] = _Block(words, self._layout.step_views(rows))
         block = self._fetched[num]
-        torch.index_select(self._in_step, 0, positions, out=block.rows)
+        torch.index_select(self._in_step, 0, positions, out=block.words)
         return block.columns
 
     def update(self, positions: Tensor, records: Mapping[str, Tensor]) -> None:
@@ -88,13 +90,15 @@ class Ledger:
             rows = self._rows.new_empty(num, self._layout.row_bytes)
             columns = self._layout.views(rows)
             wide = {name: _wide(column) for name, column in columns.items()}
-            self._written[num] = _Block(rows, wide)
+            for name, values in records.items():  # else copying would repeat what is too narrow
+                assert _wide(values).shape == wide[name].shape, f"the record '{name}' is whole"
+            self._written[num] = _Block(rows.view(self._layout.word), wide)
         block = self._written[num]
-        torch.index_select(self._rows, 0, positions, out=block.rows)
+        torch.index_select(self._words, 0, positions, out=block.words)
         for name, values in records.items():
             block.columns[name].copy_(_wide(values))
         block.columns["seen"] += 1
-        self._rows.index_copy_(0, positions, block.rows)
+        self._words.index_copy_(0, positions, block.words)
 
     @property
     def columns(self) -> Rows:

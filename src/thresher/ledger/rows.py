@@ -11,6 +11,8 @@ from torch import Tensor
 from thresher.errors import UserError
 from thresher.types import Column, Rows
 
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class Layout:
     """Where each column lies in a row.
@@ -22,6 +24,8 @@ class Layout:
         columns: as given.
         row_bytes: of a row.
         step_bytes: the first of them, which a step looks at.
+        word: type as wide as the widest value. Rows that move word by word keep their values whole,
+            also where two threads write the same row.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -32,6 +36,7 @@ class Layout:
         read = sorted((c for c in columns if c.in_step), key=_itemsize, reverse=True)
         written = sorted((c for c in columns if not c.in_step), key=_itemsize)
         unit = max(map(_itemsize, columns), default=1)
+        self.word = _WORDS[unit]
         read_bytes = self._place(read, 0)
         self.row_bytes = _round_up(self._place(written, read_bytes), unit)
         self.step_bytes = min(_round_up(read_bytes, unit), self.row_bytes)

@@ -159,7 +159,7 @@ def _float_pairs(ema: nn.Module, module: nn.Module) -> tuple[list[Tensor], list[
 
 def _share_counters(ema: nn.Module, module: nn.Module) -> None:
     """Have the teacher look at the student's buffers that cannot be averaged."""
-    for name, buffer in module.named_buffers():
+    for name, buffer in module.named_buffers(remove_duplicate=False):
         if not buffer.is_floating_point():
             owner, _, attribute = name.rpartition(".")
             setattr(ema.get_submodule(owner), attribute, buffer)

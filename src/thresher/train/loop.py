@@ -234,11 +234,12 @@ class Loop:
 
     def _save(self, epoch: int, step: int, *, last: bool) -> None:
         """Begin to save; a finite loss may still have had a gradient that is not."""
-        broken = self.runtime.start_flags([float(not self.team.has_finite_weights())]).wait()
+        is_finite = self.team.has_finite_weights() and self._meter.is_finite()
+        broken = self.runtime.start_flags([float(not is_finite)]).wait()
         if broken.item():
             self._saver.wait()
             raise UserError(
-                "The weights are no longer finite. Lower the learning rate (--lr, now"
+                "The weights or the losses are no longer finite. Lower the learning rate (--lr, now"
                 f" {self.config.lr:g}) or use --precision fp32. The last good checkpoint stays"
                 f" in {self._checkpoints}.",
                 told=not self.runtime.is_first,
