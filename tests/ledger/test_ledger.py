@@ -89,6 +89,13 @@ def test_rows_move_in_words_that_hold_the_widest_value(widest: str, word: str) -
     assert layout.row_bytes % layout.word.itemsize == layout.step_bytes % layout.word.itemsize == 0
 
 
+def test_a_ledger_that_no_step_looks_at() -> None:
+    ledger = Ledger(np.arange(2), np.zeros(2), (Column("loss", dtype="float16", in_step=False),))
+    assert not ledger.rows(torch.tensor([0, 2]))
+    ledger.update(torch.tensor([1, 2]), {"loss": torch.tensor([0.5, 9.0])})
+    assert ledger.columns["loss"].tolist() == [0, 0.5]
+
+
 def test_a_record_that_is_narrower_than_its_column_is_no_record_of_it() -> None:
     with pytest.raises(AssertionError, match="'loss' is whole"):
         make().update(torch.tensor([0, 1]), {"loss": torch.tensor([1.0, 2.0])})

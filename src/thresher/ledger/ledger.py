@@ -70,9 +70,8 @@ class Ledger:
         """
         num = positions.shape[0]  # PyTorch's len() is a function in Python
         if num not in self._fetched:
-            rows = self._rows.new_empty(num, self._layout.step_bytes)
-            words = rows.view(self._layout.word)
-            self._fetched[num] = _Block(words, self._layout.step_views(rows))
+            words = self._in_step.new_empty(num, self._in_step.shape[1])
+            self._fetched[num] = _Block(words, self._layout.step_views(words.view(torch.uint8)))
         block = self._fetched[num]
         torch.index_select(self._in_step, 0, positions, out=block.words)
         return block.columns
@@ -87,12 +86,12 @@ class Ledger:
         """
         num = positions.shape[0]
         if num not in self._written:
-            rows = self._rows.new_empty(num, self._layout.row_bytes)
-            columns = self._layout.views(rows)
+            words = self._words.new_empty(num, self._words.shape[1])
+            columns = self._layout.views(words.view(torch.uint8))
             wide = {name: _wide(column) for name, column in columns.items()}
             for name, values in records.items():  # else copying would repeat what is too narrow
                 assert _wide(values).shape == wide[name].shape, f"the record '{name}' is whole"
-            self._written[num] = _Block(rows.view(self._layout.word), wide)
+            self._written[num] = _Block(words, wide)
         block = self._written[num]
         torch.index_select(self._words, 0, positions, out=block.words)
         for name, values in records.items():
