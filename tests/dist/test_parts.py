@@ -22,6 +22,7 @@ from thresher.dist.gradients import flatten, running_statistics, unflatten_into
 from thresher.dist.group import Group
 from thresher.dist.launchers import check_devices, local_size
 from thresher.dist.quota import Quota, cpu_quota
+from thresher.dist.runtime import Runtime
 from thresher.dist.store import HashStore
 from thresher.dist.watch import Watch
 from thresher.errors import UserError
@@ -295,14 +296,13 @@ def test_large_jobs_look_at_the_clock_as_often() -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_process_on_its_own_raises_flags_only_when_something_is_up(ranks: int) -> None:
-    class Some:
-        world_size = ranks
-        flags_can_ride = ranks > 1
-        is_first = True
-
+def test_a_process_on_its_own_raises_flags_only_when_something_is_up(
+    ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Runtime("cpu", "fp32", alone=True)
+    monkeypatch.setattr(runtime, "world_size", ranks)
     stop = StopRequest()
-    flags = Flags(Some(), stop)  # type: ignore[arg-type]
+    flags = Flags(runtime, stop)
     quiet = flags.raised(7, save=False, broken=False)
     assert quiet == (None if ranks == 1 else [0, 0, 0, 0])
     assert flags.raised(7, save=True, broken=False) == [0, 0, 1, 0]

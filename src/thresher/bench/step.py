@@ -131,7 +131,8 @@ class Step:
         clock = Clock(self.setting.device)
         batch, positions = self._next(phase, clock)
         result = self._decide(batch, positions, phase, clock)
-        found = self.nets[0].gradients_over_time(_means(result)[0])
+        loss = result.loss_sums[0] / result.weight_sums[0].clamp(min=1.0)
+        found = self.nets[0].gradients_over_time(loss)
         for net in self.nets:
             net.optimizer.zero_grad(set_to_none=True)
         return found
@@ -193,11 +194,6 @@ class Step:
         result = self.method.step(self._networks, batch, rows, progress)
         clock.mark("forward")
         return result
-
-
-def _means(result: StepResult) -> list[Tensor]:
-    pairs = zip(result.loss_sums, result.weight_sums, strict=True)
-    return [loss / weight.detach().clamp(min=1.0) for loss, weight in pairs]
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:
